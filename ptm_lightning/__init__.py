@@ -1,0 +1,33 @@
+"""Pretrain and fine-tune language models with PyTorch Lightning."""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ptm_lightning.data.module import TextData
+    from ptm_lightning.errors import UserError
+    from ptm_lightning.task import Task
+    from ptm_lightning.tasks import MaskedLM, MaskedLMData
+    from ptm_lightning.terms import Ratio, Term
+
+__version__ = version("ptm-lightning")
+
+_PUBLIC = {
+    "Task": "ptm_lightning.task",
+    "TextData": "ptm_lightning.data.module",
+    "Term": "ptm_lightning.terms",
+    "Ratio": "ptm_lightning.terms",
+    "UserError": "ptm_lightning.errors",
+    "MaskedLM": "ptm_lightning.tasks",
+    "MaskedLMData": "ptm_lightning.tasks",
+}
+
+__all__ = ["MaskedLM", "MaskedLMData", "Ratio", "Task", "Term", "TextData", "UserError"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used, so that importing the package costs nothing."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)

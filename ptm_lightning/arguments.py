@@ -6,7 +6,7 @@ from dataclasses import dataclass
 def declare_arguments(cls: type) -> None:
     """Makes a class's annotated attributes its keyword arguments, with the string below each as its help.
 
-    Lightning's modules need identity hashes, hence no generated `__eq__`. A class with an `__init__` of its own keeps it.
+    Lightning's modules are hashed by identity, hence no generated `__eq__`. A class with its own `__init__` keeps it.
 
     Args:
         cls: The class, changed in place.

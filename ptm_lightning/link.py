@@ -15,12 +15,16 @@ class Link:
     """tokenizer.json, as text."""
     tokenizer_config: dict[str, Any]
     """tokenizer_config.json: special tokens, model_max_length."""
+    vocabulary: int
+    """How many ids the tokenizer has."""
+    special_ids: dict[str, int | None]
+    """Ids of the special tokens by role: "pad", "mask", "cls", "sep", "bos", "eos", "unk"."""
     max_length: int
     """The longest row, in tokens, special tokens included."""
     labels: list[str] = field(default_factory=list)
     """Label names in the order of their ids."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """Where the data come from: sources, documents, tokens, loss of a unigram model. For the summary and the model card."""
+    """Sources, documents, tokens, loss of a unigram model: for the summary and the model card."""
     network: dict[str, Any] | None = None
     """The network's config, once it is built."""
 

@@ -1,0 +1,115 @@
+"""The one batch schema, and rows of framed tokens made from the pieces of a plan.
+
+Shapes: R rows of T places, N targets, n content tokens (those of the text, without special tokens and padding).
+"""
+
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ptm_lightning.data.layout import Frame, Pieces
+from ptm_lightning.data.noise import Ints
+
+
+class Batch(TypedDict, total=False):
+    """What a data module gives and a task takes, for every layout."""
+
+    input_ids: Tensor
+    """(R, T)"""
+    document_ids: Tensor
+    """(R, T) 0 is padding; places see those of the same number in their row."""
+    position_ids: Tensor
+    """(R, T) from 0, anew in each document; the network's own offset is added by the task."""
+    target_index: Tensor
+    """(N,) places that the loss reads, as indices into the R * T places."""
+    targets: Tensor
+    """(N,) the right ids there."""
+    padded: bool
+    """Whether any place is padding."""
+    packed: bool
+    """Whether any row holds several isolated documents."""
+    counts: dict[str, int]
+    """How much of each term the batch holds, by the term's name, and "tokens", those that aren't padding."""
+    fresh: Tensor
+    """(N,) evaluation only: whether a target lies in a sentence that training does not contain."""
+    texts: list[tuple[str, str]]
+    """Prediction only: (id, text) of each row."""
+    step_counts: dict[str, int]
+    """The same, summed over all micro-batches and processes of the optimizer step. The loader writes it."""
+
+
+class Rows(NamedTuple):
+    """Framed rows, before any noise."""
+
+    input_ids: Ints
+    """(R, T)"""
+    document_ids: Ints
+    """(R, T) 0 is padding."""
+    position_ids: Ints
+    """(R, T)"""
+    content: Ints
+    """(n,) the content tokens' places, as indices into the R * T places."""
+    offset: Ints
+    """(n,) their places in the token store."""
+    draw: Ints
+    """(n,) how often their documents were drawn before."""
+    example: Ints
+    """(n,) a number for each stretch that sees itself: a document in its row, or a row of blocks."""
+
+
+def frame_rows(
+    pieces: Pieces, tokens: NDArray[np.unsignedinteger], frame: Frame, pad_id: int, *, isolated: bool
+) -> Rows:
+    """Reads the pieces' tokens and frames them with special tokens.
+
+    Args:
+        pieces: The rows' pieces, rows numbered from 0.
+        tokens: The token store.
+        frame: The special tokens around a text.
+        pad_id: Fills the ends of shorter rows.
+        isolated: Whether the pieces of a row are documents of their own ("rows", "packed") or one stream ("blocks").
+
+    Returns:
+        R rows as long as the longest.
+    """
+    totals = pieces.totals(frame)
+    rows, width = int(pieces.row[-1]) + 1, int(pieces.row_lengths(frame).max())
+    first = np.searchsorted(pieces.row, np.arange(rows))
+    begin = np.cumsum(totals) - totals
+    column = begin - begin[first][pieces.row]
+    number = np.arange(len(totals)) - first[pieces.row] + 1 if isolated else np.ones(len(totals), dtype=np.int64)
+
+    piece = np.repeat(np.arange(len(totals)), totals)
+    within = np.arange(len(piece)) - begin[piece]
+    place = (pieces.row * width + column)[piece] + within
+    document_ids, position_ids = np.zeros((2, rows * width), dtype=np.int64)
+    document_ids[place] = number[piece]
+    position_ids[place] = within if isolated else column[piece] + within
+
+    input_ids = np.full(rows * width, pad_id, dtype=np.int64)
+    text = within - (pieces.opens * len(frame.before))[piece]
+    _write(input_ids, place, text + len(frame.before), frame.before, pieces.opens[piece])
+    _write(input_ids, place, text - pieces.length[piece], frame.after, pieces.closes[piece])
+    inside = (text >= 0) & (text < pieces.length[piece])
+    content, offset = place[inside], (pieces.start[piece] + text)[inside]
+    input_ids[content] = tokens[offset]
+
+    example = piece[inside] if isolated else content // width
+    shape = (rows, width)
+    return Rows(
+        input_ids.reshape(shape),
+        document_ids.reshape(shape),
+        position_ids.reshape(shape),
+        content,
+        offset,
+        pieces.draw[piece][inside],
+        example,
+    )
+
+
+def _write(input_ids: Ints, place: Ints, nth: Ints, special: tuple[int, ...], framed: NDArray[np.bool_]) -> None:
+    """Writes the nth of some special tokens wherever nth is one of them and the piece is framed on that side."""
+    for i, token in enumerate(special):
+        input_ids[place[framed & (nth == i)]] = token

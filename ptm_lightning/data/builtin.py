@@ -1,0 +1,80 @@
+"""Text that every Python carries, so that a first run needs neither files nor a network."""
+
+import ast
+import os
+import re
+import sysconfig
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+from ptm_lightning.data.formats import Row
+
+SHORTEST = 40
+"""Docstrings below this many characters are names in other words, not text."""
+
+# Tests, bundled programs and foreign packages; `encodings` holds a hundred copies of one docstring.
+SKIPPED_FOLDERS = re.compile(
+    "tests?|idlelib|lib2to3|turtledemo|ensurepip|pip|site-packages|dist-packages|lib-dynload|encodings|pydoc_data"
+)
+DOCUMENTED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+UNDERLINE = re.compile(r"^([*=~^\"-])\1{2,}\n", re.MULTILINE)
+
+
+def _topics() -> Iterator[Row]:
+    """The language reference, one document a topic, without the lines that underline its headings."""
+    topics: dict[str, str] = import_module("pydoc_data.topics").topics
+    for name, text in sorted(topics.items()):
+        yield {"text": UNDERLINE.sub("", text).strip(), "module": "pydoc_data", "name": f"pydoc_data.topics.{name}"}
+
+
+def _source_files(root: Path) -> Iterator[Path]:
+    """The standard library's source files, in a fixed order."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not SKIPPED_FOLDERS.fullmatch(name))
+        yield from (Path(folder, name) for name in sorted(names) if name.endswith(".py"))
+
+
+def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+    """(qualified name, docstring) of a module, class or function and of its members; function bodies are skipped."""
+    if isinstance(node, (ast.Module, *DOCUMENTED)) and (text := ast.get_docstring(node)):
+        yield name, text.strip()
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return
+    for block in ("body", "handlers", "orelse", "finalbody"):  # of classes, and of `if` and `try` around definitions
+        for child in getattr(node, block, ()):
+            inner = f"{name}.{child.name}" if isinstance(child, DOCUMENTED) else name
+            yield from _docstrings(child, inner)
+
+
+def _standard_library(root: Path) -> Iterator[Row]:
+    """The docstrings of the standard library, parsed and never imported."""
+    for path in _source_files(root):
+        parts = path.relative_to(root).with_suffix("").parts
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in old modules
+            tree = ast.parse(path.read_bytes())
+        for name, text in _docstrings(tree, module):
+            if len(text) >= SHORTEST:
+                yield {"text": text, "module": parts[0], "name": name}
+
+
+def python() -> Iterator[Row]:
+    """The language reference and the standard library's docstrings, exact duplicates dropped.
+
+    Returns:
+        An iterator of {"text", "module" (the top-level module), "name" (the qualified name)}, in an order that depends
+        on the Python version alone.
+    """
+    seen: set[str] = set()
+    for rows in (_topics(), _standard_library(Path(sysconfig.get_path("stdlib")))):
+        for row in rows:
+            if row["text"] not in seen:
+                seen.add(row["text"])
+                yield row
+
+
+BUILTIN: dict[str, Callable[[], Iterator[Row]]] = {"python": python}
+"""What stands after `builtin:`."""

@@ -1,0 +1,82 @@
+"""Batches from where the trainer stands, grouped by optimizer step so that each knows the step's counts."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.layout import Pieces
+from ptm_lightning.data.plan import Plan
+
+Key = tuple[int, int, int]
+WORKER_TIMEOUT_SECONDS = 600
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batches(Dataset[Batch]):
+    """A plan's batches by their keys (epoch, chunk, micro-batch); workers hold a copy each."""
+
+    plan: Plan
+    collate: Callable[[Pieces], Batch]
+
+    def __getitem__(self, key: Key) -> Batch:
+        """One batch, noise and all."""
+        epoch, chunk, index = key
+        return self.collate(self.plan.chunk(epoch, chunk).microbatch(index))
+
+
+@dataclass(frozen=True)
+class StepLoader:
+    """An iterable over the rest of an epoch of the plan, from `global_step()` on.
+
+    It has no `__len__`, for epochs differ in length, and no state, for its position is the number of steps done.
+    It looks one optimizer step ahead and writes the step's counts into each of its micro-batches.
+    """
+
+    batches: Batches
+    global_step: Callable[[], int]
+    accumulate: int = 1
+    rank: int = 0
+    processes: int = 1
+    sum_counts: Callable[[dict[str, int]], dict[str, int]] = dict
+    """Sums counts over the processes."""
+    num_workers: int = 0
+    pin_memory: bool = False
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Micro-batches of this process, from the next optimizer step to the epoch's end."""
+        epoch, window = self.batches.plan.where(self.global_step())
+        keys = islice(self.batches.plan.from_window(epoch, window), self.rank, None, self.processes)
+        step: list[Batch] = []
+        for batch in data_loader(self.batches, keys, self.num_workers, self.pin_memory):
+            step.append(batch)
+            if len(step) == self.accumulate:
+                yield from self._counted(step)
+                step = []
+
+    def _counted(self, step: list[Batch]) -> list[Batch]:
+        counts: Counter[str] = Counter()
+        for batch in step:
+            counts.update(batch["counts"])
+        total = self.sum_counts(dict(counts))
+        for batch in step:
+            batch["step_counts"] = total
+        return step
+
+
+def data_loader(dataset: Dataset[T], keys: Iterable[Key], num_workers: int, pin_memory: bool = False) -> DataLoader[T]:
+    """A DataLoader that takes ready batches by their keys, in order."""
+    sampler: Any = keys
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=sampler,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        timeout=WORKER_TIMEOUT_SECONDS if num_workers else 0,
+    )

@@ -1,0 +1,196 @@
+"""Writes one token store in one pass: the tokenizer keeps all cores busy, the bookkeeping runs beside it."""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from ptm_lightning.data.hashset import HashSet, contains
+from ptm_lightning.data.sentences import hashes, spans
+from ptm_lightning.errors import UserError
+
+Progress = Callable[[int], None]
+Take = Callable[[list[str], list[Encoding]], None]
+
+FORMAT = 1
+"""To be raised when the files, the rule for sentences or their hashes change: stores are then built anew."""
+
+_BATCH_BYTES = 1_000_000
+
+
+def number(text: bytes) -> int:
+    """A 64-bit hash of a text (blake2b)."""
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
+
+
+@dataclass
+class _Batch:
+    texts: list[str] = field(default_factory=list)
+    bytes: int = 0
+    hashes: list[int] = field(default_factory=list)
+    empty: int = 0
+    repaired: int = 0
+
+
+def _batches(texts: Iterable[str]) -> Iterator[_Batch]:
+    """Documents in groups of about a megabyte, large enough for all cores and small against memory."""
+    batch = _Batch()
+    for text in texts:
+        if not text or text.isspace():
+            batch.empty += 1
+            continue
+        try:
+            data = text.encode()
+        except UnicodeEncodeError:
+            # JSON can carry half a surrogate pair, which is no character and which the tokenizer refuses.
+            data = text.encode("utf-8", "replace")
+            text = data.decode()
+            batch.repaired += 1
+        batch.texts.append(text)
+        batch.bytes += len(data)
+        batch.hashes.append(number(data))
+        if batch.bytes >= _BATCH_BYTES:
+            yield batch
+            batch = _Batch()
+    yield batch
+
+
+def _encoded(texts: Iterable[str], tokenizer: Tokenizer, offsets: bool) -> Iterator[tuple[_Batch, list[Encoding]]]:
+    """Batches with their encodings, in order; the next ones are encoded on all cores while the caller works."""
+    encode: Any = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
+    waiting: deque[tuple[_Batch, Future[list[Encoding]]]] = deque()
+    # Two at a time, so that no core waits for the last long document of a batch.
+    with ThreadPoolExecutor(2) as pool:
+        for batch in _batches(texts):
+            waiting.append((batch, pool.submit(encode, batch.texts, add_special_tokens=False)))
+            if len(waiting) > 2:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+
+
+@contextmanager
+def _training_sentences(folder: Path) -> Iterator[Take]:
+    """Collects the sentences of a store that others are compared with."""
+    with HashSet(folder / "sentences.bin") as known:
+
+        def take(texts: list[str], _: list[Encoding]) -> None:
+            known.add(np.concatenate([hashes(text) for text in texts] or [np.zeros(0, np.uint64)]))
+
+        yield take
+        known.finish()
+
+
+@contextmanager
+def _fresh_tokens(folder: Path, compare: Path) -> Iterator[Take]:
+    """Writes which tokens lie in sentences that the set `compare` doesn't hold."""
+    with open(folder / "fresh.bin", "wb") as file:
+
+        def take(texts: list[str], encodings: list[Encoding]) -> None:
+            if texts:
+                file.write(_fresh(texts, encodings, compare).data)
+
+        yield take
+
+
+def _fresh(texts: list[str], encodings: list[Encoding], compare: Path) -> npt.NDArray[np.bool_]:
+    """Which tokens of these texts lie in sentences that the set doesn't hold, shape (tokens,)."""
+    fresh = ~contains(compare, np.concatenate([hashes(text) for text in texts]))
+    parts, first = [], 0
+    for text, encoding in zip(texts, encodings, strict=True):
+        starts = np.array([start for start, _ in spans(text)], dtype=np.int64)
+        # By its last character: byte-level tokens begin with the space before the sentence.
+        last = np.array([max(end - 1, start) for start, end in encoding.offsets], dtype=np.int64)
+        parts.append(first + np.maximum(np.searchsorted(starts, last, side="right") - 1, 0))
+        first += len(starts)
+    return np.asarray(fresh[np.concatenate(parts)])
+
+
+def write_store(
+    texts: Iterable[str],
+    tokenizer: Tokenizer,
+    folder: Path,
+    compare: Path | None,
+    on_progress: Progress | None,
+    none: str,
+) -> None:
+    """Writes a store's files into a folder, in one pass over the texts.
+
+    Args:
+        texts: Documents; read once.
+        tokenizer: Without padding and truncation.
+        folder: Is made if it isn't there.
+        compare: The sentences.bin of a training store; None for a store that others are compared with.
+        on_progress: Takes the bytes of text (UTF-8) tokenized since the last call.
+        none: What to say when no document has any text.
+
+    Raises:
+        UserError: No document has any text.
+    """
+    folder.mkdir(exist_ok=True)
+    size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    dtype = np.dtype(np.uint16 if size <= 2**16 else np.uint32)
+    totals = dict.fromkeys(("documents", "tokens", "characters", "bytes", "empty", "repaired"), 0)
+    counts = np.zeros(size, dtype=np.int64)
+    sentences = _training_sentences(folder) if compare is None else _fresh_tokens(folder, compare)
+    with (
+        open(folder / "tokens.bin", "wb") as tokens,
+        open(folder / "offsets.bin", "wb") as offsets,
+        HashSet(folder / "documents.bin") as documents,
+        sentences as take,
+    ):
+        offsets.write(np.zeros(1, dtype=np.int64).data)
+        for batch, encodings in _encoded(texts, tokenizer, offsets=compare is not None):
+            lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+            ids = np.fromiter(chain.from_iterable([e.ids for e in encodings]), dtype, int(lengths.sum()))
+            tokens.write(ids.data)
+            filled = lengths > 0  # a text of control characters alone gives no token
+            offsets.write((totals["tokens"] + np.cumsum(lengths[filled])).data)
+            counts += np.bincount(ids, minlength=size)
+            documents.add(np.array(batch.hashes, dtype=np.uint64)[filled])
+            take(batch.texts, encodings)
+            _count(totals, batch, len(ids), int(filled.sum()))
+            if on_progress is not None:
+                on_progress(batch.bytes)
+        if not totals["documents"]:
+            raise UserError(none)
+        distinct = documents.finish()
+    (folder / "documents.bin").unlink()
+    (folder / "counts.bin").write_bytes(counts.data)
+    unknown = _unknown_id(tokenizer)
+    info = totals | {
+        "unknown": 0 if unknown is None else int(counts[unknown]),
+        "duplicates": totals["documents"] - distinct,
+        "dtype": dtype.name,
+    }
+    (folder / "info.json").write_text(json.dumps(info, indent=1), encoding="utf-8")
+
+
+def _count(totals: dict[str, int], batch: _Batch, tokens: int, documents: int) -> None:
+    totals["documents"] += documents
+    totals["tokens"] += tokens
+    totals["characters"] += sum(map(len, batch.texts))
+    totals["bytes"] += batch.bytes
+    totals["empty"] += batch.empty + len(batch.texts) - documents
+    totals["repaired"] += batch.repaired
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The id that stands for what the vocabulary lacks, if the model has one."""
+    model: dict[str, Any] = json.loads(tokenizer.to_str())["model"]
+    if model["type"] == "Unigram":
+        unknown: int | None = model["unk_id"]
+        return unknown
+    return tokenizer.token_to_id(model["unk_token"]) if model.get("unk_token") else None

@@ -1,0 +1,281 @@
+"""Tokenizers: load one, train one, and carry one as plain text in a checkpoint."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from ptm_lightning.errors import UserError
+
+Algorithm = Literal["wordpiece", "bpe", "unigram"]
+
+_ORIGIN = ("name_or_path", "is_local", "local_files_only")
+_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """The tokenizer in a folder or, when no folder is meant, under this name on the hub.
+
+    Code of a model repository never runs.
+
+    Args:
+        name: A folder, or a name on the hub such as `bert-base-uncased`.
+
+    Returns:
+        The tokenizer, backed by the `tokenizers` library.
+
+    Raises:
+        UserError: There is no such folder or name, it holds no tokenizer, or only one without a fast version.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir() and (folder.exists() or _is_path(name)):
+        raise UserError(f"--data.tokenizer: '{name}' is not a folder; give a folder with tokenizer.json, or a hub name")
+    try:
+        found = AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        where = "the folder" if folder.is_dir() else "neither a folder here nor readable from the hub:"
+        raise UserError(f"--data.tokenizer: {where} '{name}' gives no tokenizer ({reason})") from error
+    if not isinstance(found, PreTrainedTokenizerFast):
+        raise UserError(f"--data.tokenizer: '{name}' has no fast version (tokenizer.json); convert it first")
+    if not len(ordinary_ids(found)):
+        # AutoTokenizer makes an empty one out of a folder that holds a model's config.json only.
+        raise UserError(f"--data.tokenizer: '{name}' holds no vocabulary (tokenizer.json is missing)")
+    return found
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can't be meant for the hub, where names are 'model' or 'owner/model'."""
+    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+
+
+def train_tokenizer(
+    texts: Iterable[str], algorithm: Algorithm, vocab_size: int, max_length: int
+) -> PreTrainedTokenizerFast:
+    """Trains a tokenizer as BERT (WordPiece), RoBERTa (byte-level BPE) or ALBERT (unigram) has it.
+
+    A corpus too small for `vocab_size` gives a smaller vocabulary: the caller sees it in `len(tokenizer)`.
+
+    Args:
+        texts: Documents; read once.
+        algorithm: WordPiece (https://arxiv.org/abs/1609.08144), BPE (https://arxiv.org/abs/1508.07909) on bytes, or
+            unigram (https://arxiv.org/abs/1804.10959).
+        vocab_size: Tokens wanted, special tokens included.
+        max_length: The longest row in tokens, which the tokenizer carries as `model_max_length`.
+
+    Returns:
+        The tokenizer, with its special tokens and its frame of a single text and of a pair.
+
+    Raises:
+        UserError: The text is empty, or has more distinct characters than `vocab_size` leaves room for.
+    """
+    tokenizer, names = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram}[algorithm](texts, vocab_size)
+    size = tokenizer.get_vocab_size()
+    if size > vocab_size:
+        raise UserError(f"--data.vocab_size {vocab_size}: single characters alone need {size}; give more than that")
+    tokenizer.post_processor = _frame_of(tokenizer, algorithm, names)
+    extra: dict[str, Any] = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+    if algorithm == "bpe":
+        extra = {"bos_token": "<s>", "eos_token": "</s>", "model_input_names": ["input_ids", "attention_mask"]}
+    make: Any = PreTrainedTokenizerFast  # its constructor has no types
+    made: PreTrainedTokenizerFast = make(tokenizer_object=tokenizer, model_max_length=max_length, **names, **extra)
+    return made
+
+
+def _wordpiece(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, dict[str, str]]:
+    """As BERT, uncased.
+
+    The library numbers the pieces '##x' of single characters in the order of a randomly seeded hash map, and breaks
+    ties between merges by these numbers. So they are given in order: a first pass over the text finds the characters.
+    """
+    names = _names("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    special = list(names.values())
+
+    def trained(texts: Iterable[str], size: int, first: list[str]) -> Tokenizer:
+        tokenizer = _bare_wordpiece({})
+        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special + first, show_progress=False)
+        tokenizer.train_from_iterator(texts, trainer)
+        return tokenizer
+
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
+        alphabet = trained(_spooled(texts, spool), 0, []).get_vocab()
+        _check_text(alphabet, special)
+        spool.seek(0)
+        inner = sorted(piece for piece in alphabet if piece.startswith("##") and len(piece) == 3)
+        vocabulary = trained(map(json.loads, spool), vocab_size, inner).get_vocab()
+    # Rebuilt, because what comes first is taken for special tokens.
+    tokenizer = _bare_wordpiece(vocabulary)
+    tokenizer.add_special_tokens(special)
+    return tokenizer, names
+
+
+def _bare_wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _spooled(texts: Iterable[str], spool: IO[str]) -> Iterator[str]:
+    """Passes texts on and writes them down, for a second reading without holding them in memory."""
+    for text in texts:
+        spool.write(json.dumps(text) + "\n")
+        yield text
+
+
+def _bpe(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, dict[str, str]]:
+    """As RoBERTa: on bytes, so that no text is unknown."""
+    names = _names("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size <= len(names) + len(alphabet):
+        raise UserError(f"--data.vocab_size {vocab_size}: bpe needs more than {len(names) + len(alphabet)} (all bytes)")
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    _check_text(tokenizer.get_vocab(), [*names.values(), *alphabet])
+    return tokenizer, names
+
+
+def _unigram(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, dict[str, str]]:
+    """As ALBERT, with its case kept."""
+    names = _names("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
+    special = list(names.values())
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    try:
+        tokenizer.train_from_iterator(texts, trainer)
+    except Exception as error:  # the library raises a bare Exception
+        if "not large enough" not in str(error):
+            raise
+        raise UserError(f"--data.vocab_size {vocab_size}: too small to hold the text's single characters") from error
+    _check_text(tokenizer.get_vocab(), special)
+    scores = {name: score for name, score in json.loads(tokenizer.to_str())["model"]["vocab"] if name not in special}
+    pieces = sorted(_settled(scores).items(), key=lambda item: (-item[1], item[0]))
+    tokenizer.model = models.Unigram([(name, 0.0) for name in special] + pieces, special.index("<unk>"))
+    return tokenizer, names
+
+
+def _settled(scores: dict[str, float]) -> dict[str, float]:
+    """Scores that don't depend on the order in which threads and hash maps worked.
+
+    The library adds up in the order of threads (the last digits differ), and gives the characters that it must keep
+    the lowest score plus 0.0001, 0.0002 and so on in the order of a randomly seeded hash map.
+    """
+    lowest = min(scores.values())
+    steps = {piece: (score - lowest) * 1e4 for piece, score in scores.items() if len(piece) == 1}
+    kept = sorted(piece for piece, step in steps.items() if abs(step - round(step)) < 1e-3)
+    ordered = zip(kept, sorted((scores[piece] for piece in kept), reverse=True), strict=True)
+    return {piece: round(score, 6) for piece, score in (scores | dict(ordered)).items()}
+
+
+def _names(pad: str, unk: str, cls: str, sep: str, mask: str) -> dict[str, str]:
+    """Special tokens by their role; their order here is that of their ids, RoBERTa excepted."""
+    return {"pad_token": pad, "unk_token": unk, "cls_token": cls, "sep_token": sep, "mask_token": mask}
+
+
+def _check_text(vocabulary: dict[str, int], given: Iterable[str]) -> None:
+    """Refuses a vocabulary that has nothing but what was given beforehand."""
+    if not set(vocabulary) - set(given):
+        raise UserError("--data.tokenizer train: --data.train holds no text to train a tokenizer on")
+
+
+def _frame_of(tokenizer: Tokenizer, algorithm: Algorithm, names: dict[str, str]) -> Any:
+    """What stands around a text and around a pair, as the family's published tokenizers have it."""
+    ids = tokenizer.get_vocab()
+    cls, sep = ((names[role], ids[names[role]]) for role in ("cls_token", "sep_token"))
+    if algorithm == "bpe":
+        # By position: the keyword for cls differs between versions of tokenizers.
+        return processors.RobertaProcessing(sep, cls, True, False)
+    return processors.TemplateProcessing(
+        single=f"{cls[0]} $A {sep[0]}",
+        pair=f"{cls[0]} $A {sep[0]} $B:1 {sep[0]}:1",
+        special_tokens=[cls, sep],
+    )
+
+
+def raw(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """A copy that neither pads nor cuts, which a tokenizer.json may ask for silently."""
+    copy: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return copy
+
+
+def frame(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    """The ids before and after a single text, such as [CLS] and [SEP].
+
+    Args:
+        tokenizer: Any tokenizer.
+
+    Returns:
+        Ids before and ids after; both empty when the tokenizer puts nothing around a text.
+    """
+    encoded = raw(tokenizer).encode("a")
+    inside = [i for i, special in enumerate(encoded.special_tokens_mask) if not special]
+    if not inside:
+        raise AssertionError("a tokenizer that gives no token for 'a'")
+    return list(encoded.ids[: inside[0]]), list(encoded.ids[inside[-1] + 1 :])
+
+
+def ordinary_ids(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
+    """Ids that are neither special nor added tokens: random replacements are drawn from these.
+
+    Returns:
+        Ids in rising order, shape (n,), n < len(tokenizer).
+    """
+    own = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder) - set(tokenizer.all_special_ids)
+    return np.array(sorted(own), dtype=np.int64)
+
+
+def to_text(tokenizer: PreTrainedTokenizerFast) -> tuple[str, dict[str, Any]]:
+    """The tokenizer as plain values, for the checkpoint.
+
+    Returns:
+        tokenizer.json as text, and tokenizer_config.json as a dict.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        text, config = (Path(folder, name).read_text(encoding="utf-8") for name in _FILES)
+    # Where it was loaded from is no property of the tokenizer, and would make two round trips differ.
+    plain = {key: value for key, value in json.loads(config).items() if key not in _ORIGIN}
+    return text, plain
+
+
+def from_text(tokenizer_json: str, config: dict[str, Any]) -> PreTrainedTokenizerFast:
+    """The tokenizer that `to_text` took apart.
+
+    Args:
+        tokenizer_json: tokenizer.json, as text.
+        config: tokenizer_config.json.
+
+    Returns:
+        A tokenizer of the same class that gives the same ids.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in zip(_FILES, (tokenizer_json, json.dumps(config)), strict=True):
+            Path(folder, name).write_text(text, encoding="utf-8")
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    assert isinstance(found, PreTrainedTokenizerFast)
+    # The temporary folder is gone; its name must not end up in a model card.
+    found.name_or_path = ""
+    found.init_kwargs.pop("name_or_path", None)
+    return found

@@ -1,0 +1,92 @@
+"""Real batches on the screen, before any training: what goes in, what the target is, and what the text is like."""
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Trainer
+from transformers import PreTrainedTokenizerFast
+
+from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.duplicates import near_duplicate_share
+from ptm_lightning.data.module import TextData
+from ptm_lightning.task import Task
+
+BATCHES = 20
+"""How many batches the shares are taken over."""
+ROWS = 4
+DOCUMENTS_COMPARED = 2000
+
+
+def print_batches(task: Task, data: TextData, trainer: Trainer) -> None:
+    """Prints a few rows as the network sees them, and shares over the first batches."""
+    trainer.strategy.connect(task)
+    data.trainer = trainer
+    task.trainer = trainer
+    data.prepare_data()
+    data.setup("fit")
+    batches = list(islice(data.train_dataloader(), BATCHES))
+    for row in range(min(ROWS, batches[0]["input_ids"].shape[0])):
+        print(f"--- row {row} of the first batch")
+        print(show_row(batches[0], row, data.hf_tokenizer))
+    print("--- the first batches")
+    for name, value in (batch_shares(batches) | _text_shares(data)).items():
+        print(f"{name:<34}{value}")
+
+
+def show_row(batch: Batch, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
+    """A row as text: {shown>target} where the loss reads, | where a document begins, without padding."""
+    width = batch["input_ids"].shape[1]
+    places = batch["target_index"].tolist()
+    targets = {
+        place % width: target
+        for place, target in zip(places, batch["targets"].tolist(), strict=True)
+        if place // width == row
+    }
+    words = []
+    previous = 0
+    for column, (token, document) in enumerate(
+        zip(batch["input_ids"][row].tolist(), batch["document_ids"][row].tolist(), strict=True)
+    ):
+        if document == 0:
+            break
+        shown = str(tokenizer.convert_ids_to_tokens(token))
+        if document != previous:
+            shown = f"|{shown}"
+        previous = document
+        if column in targets:
+            shown = f"{{{shown}>{tokenizer.convert_ids_to_tokens(targets[column])}}}"
+        words.append(shown)
+    return " ".join(words)
+
+
+def batch_shares(batches: list[Batch]) -> dict[str, str]:
+    """Shares over batches: padding, targets."""
+    places = sum(batch["input_ids"].numel() for batch in batches)
+    tokens = sum(batch["counts"]["tokens"] for batch in batches)
+    targets = sum(batch["target_index"].numel() for batch in batches)
+    kept = sum(
+        int((batch["input_ids"].flatten()[batch["target_index"]] == batch["targets"]).sum()) for batch in batches
+    )
+    return {
+        "rows x places of a batch": ", ".join(f"{tuple(batch['input_ids'].shape)}" for batch in batches[:4]),
+        "padding": f"{1 - tokens / places:.2%}",
+        "targets among tokens": f"{targets / tokens:.2%}",
+        "targets kept as they are": f"{kept / max(1, targets):.2%}",
+    }
+
+
+def _text_shares(data: TextData) -> dict[str, Any]:
+    train = data.corpus.train
+    lengths = np.diff(train.offsets)
+    longest = data.max_length - len(data.frame)
+    info = train.info
+    return {
+        "documents, tokens": f"{info['documents']:,}, {info['tokens']:,}",
+        "tokens of a document, median, longest": f"{int(np.median(lengths))}, {lengths.max()}",
+        "documents cut into several rows": f"{(lengths > longest).mean():.2%}",
+        "unknown tokens": f"{info['unknown'] / info['tokens']:.3%}",
+        "exact duplicates": f"{info['duplicates'] / info['documents']:.2%}",
+        "near-duplicates (sample)": f"{near_duplicate_share(train, DOCUMENTS_COMPARED):.2%}",
+        "loss of a unigram model": f"{data.corpus.provenance['unigram_loss']:.3f} nats",
+    }

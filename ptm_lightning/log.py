@@ -1,0 +1,38 @@
+"""What the framework says to its user while it works."""
+
+import logging
+import warnings
+
+from lightning.pytorch.utilities import rank_zero_only
+
+logger = logging.getLogger("ptm_lightning")
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """Tells the user something that matters: a setting replaced, a file skipped. From one process only."""
+    logger.warning(message)
+
+
+def set_up_logging() -> None:
+    """Shows our messages as plain lines on the error stream, and keeps Lightning's advertisements away."""
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in _KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+_KNOWN_WARNINGS = (
+    ".*LeafSpec.*",  # Lightning's use of torch's pytree
+    ".*WeightAveraging callback with a model that overrides the configure_model.*",  # we don't shard
+    ".*does not have many workers.*",  # our store needs none
+    ".*The `srun` command is available.*",  # a matter of taste
+    ".*Starting from v1.9.0, `tensorboardX` has been removed.*",  # we have a logger of our own
+    ".*across ranks? is zero. Please make sure this was your intention.*",  # our loaders have no length
+)

@@ -1,0 +1,282 @@
+"""Networks: from scratch by architecture and size, from a pretrained folder, or from the config in a checkpoint."""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from ptm_lightning.errors import UserError
+from ptm_lightning.models.config import build_config, first_line, position_offset
+from ptm_lightning.models.sizes import check_shapes, dimensions
+
+__all__ = [
+    "build_config",
+    "build_network",
+    "check_fit",
+    "load_network",
+    "max_positions",
+    "network_from_config",
+    "position_offset",
+    "takes_position_ids",
+]
+
+log = logging.getLogger(__name__)
+
+
+def build_network(auto_class: str, config: PreTrainedConfig, seed: int) -> PreTrainedModel:
+    """A network from scratch, in float32.
+
+    The weights are a function of the seed alone: the global random state is neither read nor changed, and the device is
+    the CPU, whatever the accelerator.
+
+    Args:
+        auto_class: "AutoModelForMaskedLM" or another of transformers' auto classes.
+        config: The config, of a family with known dimensions or not.
+        seed: Seed of the weights.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        UserError: The architecture has no such head, or its dimensions don't fit each other.
+    """
+    network = _from_config(auto_class, config, seed)
+    if dimensions(type(config), "tiny"):
+        check_shapes(network)
+    network.train()
+    return network
+
+
+def network_from_config(auto_class: str, config: Mapping[str, Any]) -> PreTrainedModel:
+    """A network whose weights are still to be loaded: they are uninitialised memory.
+
+    Args:
+        auto_class: "AutoModelForMaskedLM" or another of transformers' auto classes.
+        config: The config as plain values, as `config.to_dict()` gives it.
+
+    Returns:
+        The network, in float32.
+
+    Raises:
+        UserError: The installed transformers doesn't know the architecture or its head.
+    """
+    values = _harmless(config)
+    architecture = values.pop("model_type", None)
+    if architecture not in CONFIG_MAPPING:
+        raise UserError(
+            f"the checkpoint's network is a {architecture}: transformers {transformers.__version__} has none"
+        )
+    with no_init_weights():
+        network = _from_config(auto_class, CONFIG_MAPPING[architecture](**values), seed=0)
+    network.tie_weights()  # left out with the initialisation
+    return network
+
+
+def load_network(auto_class: str, name: str, seed: int = 0) -> PreTrainedModel:
+    """A pretrained network, in float32 whatever its file holds.
+
+    Weights that the folder lacks (a new head) are drawn from the seed, and named in a warning. Only safetensors are
+    read and no code of the folder is run.
+
+    Args:
+        auto_class: "AutoModelForMaskedLM" or another of transformers' auto classes.
+        name: A folder, or a name on the hub.
+        seed: Seed of the new weights.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        UserError: There is no such folder, it can't be reached, has no config or no safetensors, or they don't fit.
+    """
+    _check_folder(name)
+    model_class = _auto_class(auto_class)
+    try:
+        with _quiet_transformers():
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            if hasattr(config, "auto_map"):
+                log.warning("--model.backbone %s: its config names code of its own (auto_map), which is not run", name)
+                del config.auto_map
+            _check_head(auto_class, config)
+
+            def load(attention: str) -> Any:
+                return model_class.from_pretrained(
+                    name,
+                    config=config,
+                    attn_implementation=attention,
+                    dtype=torch.float32,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                )
+
+            network, report = _seeded(load, seed)
+    except UserError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(_explain(name, auto_class, error)) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        log.warning("--model.backbone %s has no weights for %s: drawn from the seed", name, ", ".join(missing))
+    loaded: PreTrainedModel = network.train()
+    return loaded
+
+
+def check_fit(network: PreTrainedModel, tokenizer_length: int, max_length: int) -> None:
+    """Refuses a tokenizer or a length that the network can't take, before training.
+
+    Args:
+        network: The network.
+        tokenizer_length: Number of ids of the tokenizer, added tokens included.
+        max_length: The longest row, in tokens, special tokens included.
+
+    Raises:
+        UserError: There are more ids than embeddings, or more tokens than positions.
+    """
+    embeddings: Any = network.get_input_embeddings()
+    rows = embeddings.weight.shape[0]
+    if tokenizer_length > rows:
+        raise UserError(
+            f"the tokenizer has {tokenizer_length} ids, the model's embeddings {rows} rows; "
+            "use the model's own tokenizer with --data.tokenizer"
+        )
+    limit = max_positions(network)
+    if limit is not None and max_length > limit:
+        raise UserError(f"--data.max_length {max_length}: the model has {limit} positions; use at most {limit}")
+
+
+def max_positions(network: PreTrainedModel) -> int | None:
+    """The longest row that the table of absolute positions allows, None with relative or rotary positions.
+
+    Args:
+        network: The network.
+    """
+    for name, module in network.named_modules():
+        leaf = name.rpartition(".")[2]
+        if isinstance(module, nn.Embedding) and leaf in {"position_embeddings", "embed_positions", "wpe"}:
+            return int(network.config.max_position_embeddings) - position_offset(network.config)
+    return None
+
+
+def takes_position_ids(network: nn.Module) -> bool:
+    """Whether the network can be told the positions, as packed rows need it.
+
+    Args:
+        network: The network.
+    """
+    return "position_ids" in inspect.signature(network.forward).parameters
+
+
+def _from_config(auto_class: str, config: PreTrainedConfig, seed: int) -> PreTrainedModel:
+    """The network on the CPU in float32; a pooling layer that no loss reads is left out."""
+    _check_head(auto_class, config)
+    model_class = _auto_class(auto_class)
+    options: dict[str, Any] = {}
+    if auto_class == "AutoModel" and "add_pooling_layer" in _constructor(model_class, config):
+        options["add_pooling_layer"] = False  # DDP refuses parameters without gradients
+
+    def build(attention: str) -> Any:
+        return model_class.from_config(config, attn_implementation=attention, dtype=torch.float32, **options)
+
+    try:
+        network: PreTrainedModel = _seeded(build, seed)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"--model.overrides for {config.model_type}: {first_line(error)}") from error
+    return network
+
+
+def _seeded(make: Callable[[str], Any], seed: int) -> Any:
+    """What `make` returns, with sdpa attention where the architecture has it, drawn from the seed on the CPU."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        try:
+            torch.default_generator.manual_seed(seed)
+            return make("sdpa")
+        except ValueError:
+            torch.default_generator.manual_seed(seed)
+            return make("eager")
+
+
+def _auto_class(name: str) -> Any:
+    return getattr(transformers, name)
+
+
+def _constructor(auto_class: Any, config: PreTrainedConfig) -> Mapping[str, inspect.Parameter]:
+    """The arguments of the class that builds this config."""
+    return inspect.signature(auto_class._model_mapping[type(config)].__init__).parameters
+
+
+def _check_head(auto_class: str, config: PreTrainedConfig) -> None:
+    """Refuses an architecture that has no such head."""
+    known = _auto_class(auto_class)._model_mapping
+    if type(config) not in known:
+        names = sorted({known_config.model_type for known_config in known})
+        raise UserError(
+            f"--model.architecture {config.model_type}: transformers has no {auto_class.removeprefix('Auto')} "
+            f"of it, known: {', '.join(names)}"
+        )
+
+
+def _harmless(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the keys that name code or kernels to be run."""
+    refused = [name for name in config if name == "auto_map" or name.endswith("_internal")]
+    if refused:
+        log.warning("keys of the config that name code are dropped: %s", ", ".join(refused))
+    return {name: value for name, value in config.items() if name not in refused}
+
+
+def _check_folder(name: str) -> None:
+    """Refuses, in one clear message, what the hub client would report as a failed download."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if folder.exists():
+            raise UserError(f"--model.backbone {name}: is a file; give the folder that holds config.json")
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise UserError(f"--model.backbone {name}: no such folder")
+        return
+    if not (folder / "config.json").is_file():
+        raise UserError(f"--model.backbone {name}: the folder has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        problem = _CONVERT if any(folder.glob("*.bin")) else "the folder has no *.safetensors weights"
+        raise UserError(f"--model.backbone {name}: {problem}")
+
+
+_CONVERT = (
+    "its weights are pickle, which can run code, and no safetensors; if you trust it, convert it once with "
+    "transformers: AutoModelForPreTraining.from_pretrained(NAME, use_safetensors=False).save_pretrained(FOLDER)"
+)
+
+
+def _explain(name: str, auto_class: str, error: Exception) -> str:
+    """One message for the ways in which loading fails."""
+    if Path(name).expanduser().is_dir():
+        return f"--model.backbone {name}: can't be loaded as {auto_class}: {first_line(error)}"
+    if "safetensors" in str(error):
+        return f"--model.backbone {name}: {_CONVERT}"
+    return (
+        f"--model.backbone {name}: no such folder, and no such model on the hub, or no network; "
+        f"give a folder with config.json and model.safetensors ({first_line(error)})"
+    )
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bar, no table of missing weights: `load_network` says in one line what matters."""
+    logging_: Any = transformers.utils.logging
+    verbosity, bars = logging_.get_verbosity(), logging_.is_progress_bar_enabled()
+    logging_.set_verbosity_error()
+    logging_.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging_.set_verbosity(verbosity)
+        if bars:
+            logging_.enable_progress_bar()

@@ -1,0 +1,59 @@
+"""What a run ends with on the screen: what was learned, an example, where the model lies, what to do next."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from ptm_lightning.data.module import TextData
+from ptm_lightning.task import Task
+
+EXAMPLES = 3
+
+
+def print_summary(folder: Path, task: Task, data: TextData) -> None:
+    """The last screen of a finished run."""
+    metrics = read_metrics(folder)
+    print()
+    for name in sorted(name for name in metrics if name.startswith("val/")):
+        steps = metrics[name]
+        (first, begin), (last, end) = min(steps.items()), max(steps.items())
+        print(f"{name:<28}{begin:>10.4f}  at step {first:<8}{end:>10.4f}  at step {last}")
+    print(f"{'unigram model loss':<28}{data.corpus.provenance['unigram_loss']:>10.4f}")
+    if speeds := metrics.get("speed/tokens_per_second"):
+        print(f"{'tokens per second':<28}{sum(speeds.values()) / len(speeds):>10,.0f}")
+    batch = next(iter(data.val_dataloader()))
+    for example in task.examples(batch)[:EXAMPLES]:
+        print()
+        for column, text in example.items():
+            print(f"  {column:<10}{text}")
+    print(f"\nmodel:   {folder / 'model'}  (a transformers folder)")
+    print(f"metrics: {folder / 'metrics.csv'}")
+    print(f"next:    {next_command(folder, task)}")
+
+
+def next_command(folder: Path, task: Task) -> str:
+    """A command that does something with the model."""
+    tokenizer = task.tokenizer()
+    mask = tokenizer.mask_token if tokenizer is not None else None
+    text = f' --text "Returns a {mask} of the given object."' if mask else ""
+    return f"python -m ptm_lightning predict --run_dir {folder}{text}"
+
+
+def how_to_resume(folder: Path) -> str:
+    """The command that goes on with a run."""
+    return f"saved; go on with: python -m ptm_lightning fit --resume {folder}"
+
+
+def read_metrics(folder: Path) -> dict[str, dict[int, float]]:
+    """The values of each metric by optimizer step, from the run's record."""
+    metrics: dict[str, dict[int, float]] = {}
+    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            metrics.setdefault(row["metric"], {})[int(row["step"])] = float(row["value"])
+    return metrics
+
+
+def print_metrics(metrics: Mapping[str, float]) -> None:
+    """One line for each metric."""
+    for name, value in sorted(metrics.items()):
+        print(f"{name:<28}{value:>12.4f}")

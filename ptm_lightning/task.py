@@ -1,0 +1,346 @@
+"""Task: the one base class of every objective and downstream task."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from ptm_lightning.arguments import declare_arguments
+from ptm_lightning.checkpoint import FORMAT, KEY, SafeCheckpointIO, load_checkpoint
+from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.noise import Purpose, hash64
+from ptm_lightning.data.tokenizer import from_text, load_tokenizer
+from ptm_lightning.errors import UserError
+from ptm_lightning.link import Link
+from ptm_lightning.models.build import (
+    build_network,
+    check_fit,
+    load_network,
+    network_from_config,
+    takes_position_ids,
+)
+from ptm_lightning.models.config import build_config, position_offset
+from ptm_lightning.models.masks import attention_mask, isolates
+from ptm_lightning.models.rows import only_rows
+from ptm_lightning.optim import Schedule, adamw, schedule_factor, warmup_steps
+from ptm_lightning.terms import RunningSums, Terms, step_loss
+
+if TYPE_CHECKING:
+    from ptm_lightning.data.module import TextData
+
+Size = Literal["tiny", "mini", "small", "medium", "base", "large"]
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False)
+class Task(LightningModule):
+    """An objective or a downstream task: a network, and the terms of its loss.
+
+    A subclass names its data module and the transformers auto class of its network, and says its `terms`. Its annotated
+    attributes are its arguments, on the command line too.
+    """
+
+    data_class: ClassVar[type["TextData"]]
+    auto_class: ClassVar[str]
+    """Name of the transformers auto class, such as "AutoModelForMaskedLM"."""
+
+    backbone: str | None = None
+    """A pretrained folder or hub name to start from; its tokenizer comes along."""
+    architecture: str = "bert"
+    """What to build from scratch when there is no backbone: a transformers model type."""
+    size: Size = "tiny"
+    """BERT's published dimensions, from 2 layers of 128 (tiny) to 24 of 1024 (large)."""
+    overrides: dict[str, Any] | None = None
+    """Fields of the network's config to set otherwise, such as num_hidden_layers."""
+    learning_rate: float = 1e-3
+    """The peak of the schedule."""
+    schedule: Schedule = "linear"
+    """How the learning rate falls after the warm-up."""
+    warmup: float = 0.06
+    """Warm-up in steps, or below 1 as a share of the run."""
+    weight_decay: float = 0.01
+    """Not applied to biases, embeddings and normalisation."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW's averaging of the gradient and of its square."""
+    eps: float = 1e-6
+    """AdamW's guard against division by zero."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights; the average is what is evaluated and exported."""
+    seed: int = 0
+    """Of the initial weights and of dropout."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declare_arguments(cls)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.link: Link | None = None
+        self.network: PreTrainedModel | None = None
+        self.total_steps = 0
+        self.tokens_seen = 0
+        self.running_sums = RunningSums()
+        self._validation_sums = RunningSums()
+        self._step_tokens = 0
+        self._gradient_norm: Tensor | None = None
+
+    # What a task says
+
+    def terms(self, batch: Batch) -> Terms:
+        """The terms of the loss, and in evaluation (`not self.training`) the metrics.
+
+        The names of the loss terms are those that the data module counts in `batch["counts"]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} doesn't say its terms")
+
+    def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
+        """Metrics that are functions of others, such as a perplexity: a chance to add them."""
+        return metrics
+
+    def examples(self, batch: Batch) -> list[dict[str, str]]:
+        """Rows of an evaluation batch for people: columns of text, such as what was asked, right and guessed."""
+        return []
+
+    # The network
+
+    def tokenizer(self) -> PreTrainedTokenizerFast | None:
+        """The tokenizer that the network is made for, if it isn't built from scratch."""
+        if self.link is not None:
+            return from_text(self.link.tokenizer, self.link.tokenizer_config)
+        return load_tokenizer(self.backbone) if self.backbone else None
+
+    def setup(self, stage: str) -> None:
+        """Meets the data, readies the network and what makes runs exact."""
+        self.configure_model()
+        assert self.network is not None
+        data: TextData = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None:
+            check_fit(self.network, data.link.vocabulary, data.link.max_length)
+            if data.link.tokenizer != self._link.tokenizer:
+                raise UserError(
+                    "--data.tokenizer: the model was trained with another tokenizer; leave the flag out to use the model's own"
+                )
+            self.link = replace(self._link, provenance=data.link.provenance, max_length=data.link.max_length)
+            if not isolates(self.network.config):
+                data.lay_out_in_rows(f"{self.network.config.model_type} can't isolate packed documents")
+        if stage == "fit":
+            self._check_trainer(data)
+            self.total_steps = self.total_steps or data.total_steps()
+
+    def configure_model(self) -> None:
+        """Builds the network, once; without data and without a checkpoint's link there is nothing to build from yet."""
+        if self.network is not None or (self.link is None and not self._has_data()):
+            return
+        if self.link is None:
+            self.link = self.trainer.datamodule.link  # type: ignore[attr-defined]
+        self.network = self._network()
+        self.link = self._link.with_network(
+            self.network.config.to_diff_dict() | {"model_type": self.network.config.model_type}
+        )
+
+    def _has_data(self) -> bool:
+        if self._trainer is not None and self.trainer.datamodule is None:  # type: ignore[attr-defined]
+            raise UserError(
+                f"{type(self).__name__} needs its data: fit(task, datamodule={self.data_class.__name__}(...))"
+            )
+        return self._trainer is not None
+
+    def _network(self) -> PreTrainedModel:
+        link = self._link
+        if link.network is not None:
+            return network_from_config(self.auto_class, link.network)
+        if self.backbone:
+            return load_network(self.auto_class, self.backbone)
+        config = build_config(
+            self.architecture,
+            self.size,
+            self.overrides,
+            vocab_size=link.vocabulary,
+            max_length=link.max_length,
+            special_ids=link.special_ids,
+        )
+        return build_network(self.auto_class, config, self.seed)
+
+    @property
+    def _link(self) -> Link:
+        assert self.link is not None
+        return self.link
+
+    def inputs(self, batch: Batch) -> dict[str, Any]:
+        """The network's arguments: ids, the mask that its architecture understands, positions."""
+        assert self.network is not None
+        config = self.network.config
+        inputs = {
+            "input_ids": batch["input_ids"],
+            "attention_mask": attention_mask(
+                config,
+                batch["document_ids"],
+                self.network.dtype,
+                packed=batch["packed"],
+                padded=batch["padded"],
+            ),
+        }
+        if takes_position_ids(self.network):
+            inputs["position_ids"] = batch["position_ids"] + position_offset(config)
+        return inputs
+
+    def logits_at_targets(self, batch: Batch) -> Tensor:
+        """(N, vocabulary): the logits of the rows that the loss reads, and of no other."""
+        assert self.network is not None
+        with only_rows(self.network, batch["target_index"]):
+            logits: Tensor = self.network(**self.inputs(batch)).logits
+        return logits.flatten(0, 1)
+
+    def start_from(self, checkpoint: Path) -> None:
+        """Takes the network, its weights and its tokenizer from a checkpoint, and nothing else."""
+        saved = load_checkpoint(checkpoint)
+        self.link = Link(**saved[KEY]["link"])
+        self.configure_model()
+        self.load_state_dict(saved["state_dict"])
+
+    # Training
+
+    def _check_trainer(self, data: "TextData | None") -> None:
+        trainer = self.trainer
+        if data is None:
+            raise UserError(
+                f"{type(self).__name__} needs its data module: fit(task, datamodule={self.data_class.__name__}(...))"
+            )
+        limit, accumulate = trainer.limit_train_batches, trainer.accumulate_grad_batches
+        if isinstance(limit, int) and limit % accumulate:
+            raise UserError(
+                f"--trainer.limit_train_batches {limit} cuts an optimizer step of {accumulate} micro-batches; give a multiple"
+            )
+        if type(trainer.strategy.checkpoint_io).__name__ == "TorchCheckpointIO":
+            trainer.strategy.checkpoint_io = SafeCheckpointIO()
+
+    def configure_callbacks(self) -> Sequence[Callback] | Callback:
+        """Lightning's weight averaging, if asked for."""
+        fits = self._trainer is not None and self.trainer.state.fn == "fit"
+        return [EMAWeightAveraging(decay=self.ema, use_buffers=False)] if self.ema and fits else []
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and a schedule that moves by optimizer steps."""
+        optimizer = adamw(self, self.learning_rate, self.weight_decay, self.betas, self.eps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"},
+        }
+
+    def _factor(self, step: int) -> float:
+        return schedule_factor(self.schedule, step, self.total_steps, warmup_steps(self.warmup, self.total_steps))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds dropout by step, micro-batch and rank: it doesn't depend on what ran before."""
+        trainer = self.trainer
+        micro_batch = batch_idx % trainer.accumulate_grad_batches * trainer.world_size + trainer.global_rank
+        seed = int(hash64(self.seed, self.global_step, micro_batch, Purpose.DROPOUT)[0] >> 1)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The batch's share of the step's loss."""
+        terms = self.terms(batch)
+        self.running_sums.add(terms)
+        self._step_tokens = batch["step_counts"]["tokens"]
+        averaged = self.trainer.world_size if isinstance(self.trainer.strategy, DDPStrategy) else 1
+        return step_loss(terms, batch["step_counts"]) * self.trainer.accumulate_grad_batches * averaged
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Measures the gradient before it is clipped, when it will be logged."""
+        if self._logs(self.global_step + 1):
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step of the optimizer; then, every `log_every_n_steps`, the metrics of the steps since."""
+        rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        super().optimizer_step(*args, **kwargs)
+        self.tokens_seen += self._step_tokens
+        if self._logs(step := self.global_step + 1):
+            assert self._gradient_norm is not None
+            metrics = self._means(self.running_sums, "train")
+            metrics |= {"train/learning_rate": rate, "train/gradient_norm": float(self._gradient_norm)}
+            self.running_sums.clear()
+            self._publish(metrics, step)
+
+    def _logs(self, step: int) -> bool:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return step % every == 0
+
+    # Evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts the sums anew."""
+        self._validation_sums.clear()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the batch's terms."""
+        self._validation_sums.add(self.terms(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics over all batches and processes."""
+        self._finish_evaluation("val")
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the metrics over all batches and processes."""
+        self._finish_evaluation("test")
+
+    def _finish_evaluation(self, prefix: str) -> None:
+        metrics = self._means(self._validation_sums, prefix)
+        self.log_dict(metrics, logger=False, sync_dist=True)
+        if not self.trainer.sanity_checking:
+            self._publish(metrics, self.global_step)
+
+    def _means(self, sums: RunningSums, prefix: str) -> dict[str, float]:
+        for total in sums.sums.values():
+            total.copy_(self.trainer.strategy.reduce(total.clone(), reduce_op="sum"))
+        return self.finish_metrics(sums.means(prefix), prefix)
+
+    def _publish(self, metrics: dict[str, float], step: int) -> None:
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics | {"tokens": self.tokens_seen}, step)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what loading needs besides the weights."""
+        checkpoint[KEY] = {
+            "format": FORMAT,
+            "task": type(self).__name__,
+            "link": self._link.state(),
+            "total_steps": self.total_steps,
+            "tokens_seen": self.tokens_seen,
+            "running_sums": self.running_sums.state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on from a checkpoint, or is built from it."""
+        if KEY not in checkpoint:
+            raise UserError(
+                "the checkpoint was not written by ptm_lightning; give one of a run, or a folder as --model.backbone"
+            )
+        record = checkpoint[KEY]
+        self.link = self.link or Link(**record["link"])
+        self.tokens_seen = record["tokens_seen"]
+        self.running_sums.restore(record["running_sums"], self.device)
+        self.configure_model()
+        for logger in self.trainer.loggers if self._trainer is not None else []:
+            if hasattr(logger, "truncate"):
+                logger.truncate(checkpoint["global_step"])
+
+
+declare_arguments(Task)

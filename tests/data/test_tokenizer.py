@@ -1,0 +1,145 @@
+import os
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AlbertConfig, AutoTokenizer, BertConfig, PreTrainedTokenizerFast, RobertaConfig
+
+from ptm_lightning.data.tokenizer import (
+    Algorithm,
+    frame,
+    from_text,
+    load_tokenizer,
+    ordinary_ids,
+    raw,
+    to_text,
+    train_tokenizer,
+)
+from ptm_lightning.errors import UserError
+
+ALGORITHMS: list[Algorithm] = ["wordpiece", "bpe", "unigram"]
+TEXTS = [*list(topics.values())[:15], "“naïve” ‘ô’ ü 我们 é"]
+
+
+@lru_cache
+def trained(algorithm: Algorithm) -> PreTrainedTokenizerFast:
+    return train_tokenizer(TEXTS, algorithm, 700, 64)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_size_special_tokens_and_length(algorithm: Algorithm) -> None:
+    tokenizer = trained(algorithm)
+    assert len(tokenizer) == 700
+    assert tokenizer.model_max_length == 64
+    assert sorted(tokenizer.all_special_ids) == [0, 1, 2, 3, 4]
+    encoded = tokenizer("the value", "of it").input_ids
+    assert encoded[0] == tokenizer.cls_token_id
+    assert encoded[-1] == tokenizer.sep_token_id
+    assert tokenizer.mask_token_id in tokenizer(f"the {tokenizer.mask_token} value").input_ids
+
+
+def test_ids_and_types_are_those_of_the_families() -> None:
+    assert trained("wordpiece").convert_ids_to_tokens(range(5)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert trained("bpe").convert_ids_to_tokens(range(5)) == ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    assert trained("unigram").convert_ids_to_tokens(range(5)) == ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
+    assert set(trained("wordpiece")("a", "b").token_type_ids) == {0, 1}
+    assert "token_type_ids" not in trained("bpe")("a", "b")
+    assert trained("bpe")("a", "b").input_ids.count(2) == 3
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_training_is_deterministic_over_processes(algorithm: Algorithm) -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'tests/data'); import test_tokenizer as t; import hashlib;"
+        f"print(hashlib.sha256(repr(t.to_text(t.trained('{algorithm}'))).encode()).hexdigest())"
+    )
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(runs) == 1
+    assert to_text(train_tokenizer(iter(TEXTS), algorithm, 700, 64)) == to_text(trained(algorithm))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_text_round_trip(algorithm: Algorithm) -> None:
+    tokenizer = trained(algorithm)
+    text, config = to_text(tokenizer)
+    again = from_text(text, config)
+    assert type(again) is type(tokenizer)
+    assert to_text(again) == (text, config)
+    for sample in TEXTS:
+        assert again(sample).input_ids == tokenizer(sample).input_ids
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "config"), [("wordpiece", BertConfig()), ("bpe", RobertaConfig()), ("unigram", AlbertConfig())]
+)
+def test_saved_beside_a_model_transformers_gives_the_same_ids(
+    algorithm: Algorithm, config: BertConfig, tmp_path: Path
+) -> None:
+    config.save_pretrained(tmp_path)
+    trained(algorithm).save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    sample = f"The quick {again.mask_token} can't, 我们!"
+    assert again(sample).input_ids == trained(algorithm)(sample).input_ids
+    assert load_tokenizer(str(tmp_path)).mask_token == trained(algorithm).mask_token
+
+
+def test_raw_neither_pads_nor_cuts() -> None:
+    tokenizer = from_text(*to_text(trained("wordpiece")))
+    tokenizer.backend_tokenizer.enable_padding(length=20)
+    tokenizer.backend_tokenizer.enable_truncation(max_length=4)
+    assert len(raw(tokenizer).encode("the the the the the the").ids) == 8
+    assert len(tokenizer.backend_tokenizer.encode("the the the the the the").ids) == 20
+
+
+def test_frame() -> None:
+    assert frame(trained("wordpiece")) == ([2], [3])
+    assert frame(trained("bpe")) == ([0], [2])
+    plain = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="b"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert frame(PreTrainedTokenizerFast(tokenizer_object=plain)) == ([], [])
+
+
+def test_ordinary_ids_leave_out_special_and_added_tokens() -> None:
+    tokenizer = from_text(*to_text(trained("wordpiece")))
+    tokenizer.add_tokens(["newtoken"])
+    np.testing.assert_array_equal(ordinary_ids(tokenizer), np.arange(5, 700))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_no_text_or_too_small_a_vocabulary_is_refused(algorithm: Algorithm) -> None:
+    with pytest.raises(UserError, match="--data.train holds no text"):
+        train_tokenizer([" "] if algorithm != "bpe" else [], algorithm, 500, 64)
+    with pytest.raises(UserError, match=r"--data\.vocab_size 10: "):
+        train_tokenizer(TEXTS, algorithm, 10, 64)
+
+
+def test_a_small_corpus_gives_what_there_is() -> None:
+    assert 10 < len(train_tokenizer(["the quick brown fox"], "wordpiece", 30_000, 64)) < 100
+
+
+def test_load_tells_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"--data\.tokenizer: './nowhere' is not a folder"):
+        load_tokenizer("./nowhere")
+    with pytest.raises(UserError, match=r"--data\.tokenizer: neither a folder here nor readable from the hub"):
+        load_tokenizer("no-such-owner/no-such-name")
+    with pytest.raises(UserError, match="gives no tokenizer"):
+        load_tokenizer(str(tmp_path))
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="holds no vocabulary"):
+        load_tokenizer(str(tmp_path))

@@ -1,0 +1,114 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ptm_lightning.models.build import build_config, build_network
+from ptm_lightning.models.rows import only_rows
+
+IDS = {"pad": 1, "unk": 0, "cls": 2, "sep": 3, "mask": 4}
+MASKED = ["bert", "roberta", "albert", "distilbert", "electra", "modernbert", "deberta-v2", "fnet", "mpnet", "roformer"]
+NETWORKS = [
+    *[("AutoModelForMaskedLM", name) for name in MASKED],
+    *[("AutoModelForCausalLM", name) for name in ("gpt2", "llama", "xlnet")],
+    *[("AutoModelForSeq2SeqLM", name) for name in ("t5", "bart")],
+]
+
+
+def tiny(auto_class: str, architecture: str) -> nn.Module:
+    config = build_config(architecture, "tiny", None, vocab_size=50, max_length=12, special_ids=IDS)
+    return build_network(auto_class, config, seed=3).eval()
+
+
+def batch(network: nn.Module) -> tuple[dict[str, Tensor], Tensor]:
+    """Two rows of 9, the second with 3 of padding, and the labels of 5 targets."""
+    ids = torch.randint(5, 50, (2, 9), generator=torch.Generator().manual_seed(1))
+    ids[1, 6:] = IDS["pad"]
+    labels = torch.full_like(ids, -100)
+    for row, place in ((0, 1), (0, 7), (0, 8), (1, 2), (1, 5)):
+        labels[row, place] = ids[row, place]
+    inputs = {"input_ids": ids, "attention_mask": (ids != IDS["pad"]).long()}
+    if network.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids.roll(1, 1)
+    return inputs, labels
+
+
+def gradients(network: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    network.zero_grad()
+    loss.backward()
+    return {name: weight.grad.clone() for name, weight in network.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize(("auto_class", "architecture"), NETWORKS)
+def test_loss_and_gradients_equal_those_of_transformers(auto_class: str, architecture: str) -> None:
+    network = tiny(auto_class, architecture)
+    inputs, labels = batch(network)
+    dense_loss = network(**inputs, labels=labels).loss
+    shifted = architecture in ("gpt2", "llama")  # inside: the token before predicts
+    targets = (labels.roll(-1, 1) if shifted else labels).flatten()
+    expected = gradients(network, dense_loss)
+
+    index = (targets != -100).nonzero()[:, 0]
+    with only_rows(network, index):
+        logits = network(**inputs).logits
+    assert logits.shape == (1, 5, 50)
+    loss = cross_entropy(logits[0], targets[index])
+    found = gradients(network, loss)
+
+    assert loss.item() == pytest.approx(dense_loss.item(), rel=2e-6)
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=2e-6, msg=name)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "albert"])
+def test_the_pooled_head_of_pretraining_still_sees_all_rows(architecture: str) -> None:
+    network = tiny("AutoModelForPreTraining", architecture)
+    inputs, _ = batch(network)
+    dense = network(**inputs)
+    index = torch.tensor([1, 7, 11])
+    with only_rows(network, index):
+        output = network(**inputs)
+    pooled = "seq_relationship_logits" if architecture == "bert" else "sop_logits"
+    assert torch.equal(output[pooled], dense[pooled])
+    torch.testing.assert_close(output.prediction_logits[0], dense.prediction_logits.flatten(0, 1)[index])
+
+
+def test_a_tuple_as_output() -> None:
+    network = tiny("AutoModelForMaskedLM", "bert")
+    inputs, _ = batch(network)
+    index = torch.tensor([0, 4])
+    with only_rows(network, index):
+        logits = network(**inputs, return_dict=False)[0]
+    torch.testing.assert_close(logits[0], network(**inputs).logits.flatten(0, 1)[index])
+
+
+def test_the_hook_is_gone_after_the_call_and_after_an_error() -> None:
+    network = tiny("AutoModelForMaskedLM", "bert")
+    inputs, _ = batch(network)
+    with pytest.raises(IndexError), only_rows(network, torch.tensor([18])):
+        network(**inputs)
+    assert network(**inputs).logits.shape == (2, 9, 50)
+    assert not network.base_model._forward_hooks
+
+
+def test_copies_made_before_and_inside_are_dense() -> None:
+    network = tiny("AutoModelForMaskedLM", "roberta")
+    inputs, _ = batch(network)
+    before = copy.deepcopy(network)
+    with only_rows(network, torch.tensor([0, 1])):
+        inside = copy.deepcopy(network)
+        assert before(**inputs).logits.shape == (2, 9, 50)
+        assert inside(**inputs).logits.shape == (2, 9, 50)
+        assert network(**inputs).logits.shape == (1, 2, 50)
+    assert inside(**inputs).logits.shape == (2, 9, 50)
+
+
+def test_a_network_that_was_not_called_is_a_mistake() -> None:
+    with (
+        pytest.raises(AssertionError, match="ran 0 times"),
+        only_rows(tiny("AutoModelForMaskedLM", "bert"), torch.tensor([0])),
+    ):
+        pass
