@@ -20,7 +20,7 @@ from ptm_lightning.errors import UserError, suggest
 from ptm_lightning.export import export
 from ptm_lightning.inspection import print_batches
 from ptm_lightning.log import say, set_up_logging
-from ptm_lightning.manual import print_help
+from ptm_lightning.manual import first_line, print_help
 from ptm_lightning.models.kernels import prepare_cpu
 from ptm_lightning.plugins import load_plugins, subclasses
 from ptm_lightning.presets import CLASS, Layer, flatten, preset_names, read_layer, unfill
@@ -43,7 +43,7 @@ from ptm_lightning.summary import how_to_resume, print_metrics, print_summary
 from ptm_lightning.task import Task
 
 RUNS = Path("runs")
-RUN_DIR, CHECKPOINT = "PTM_RUN_DIR", "PTM_CHECKPOINT"
+RUN_DIR, CHECKPOINT, MATMUL = "PTM_RUN_DIR", "PTM_CHECKPOINT", "PTM_MATMUL"
 """Environment variables that tell the other processes of a run what the first one has chosen."""
 LIMITS_AND_LOGGING = (
     "trainer.max_",
@@ -127,8 +127,8 @@ def fit(own: argparse.Namespace, rest: list[str]) -> int:
         try:
             return _fit(own, rest, folder, stored)
         finally:
-            del os.environ[RUN_DIR]
-            os.environ.pop(CHECKPOINT, None)
+            for name in (RUN_DIR, CHECKPOINT, MATMUL):
+                os.environ.pop(name, None)
 
 
 def _run_folder(own: argparse.Namespace) -> Path:
@@ -160,7 +160,7 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     if stored:
         _refuse_changes(stored, unfill(config, str(folder)), folder)
     task, data, trainer = line.model, line.datamodule, line.trainer
-    kernels = prepare_cpu(stored_environment.get("kernels", {}).get("matmul", "auto"), allocator=True)
+    kernels = _prepare_kernels(stored_environment.get("kernels", {}).get("matmul", "auto"))
     checkpoint = _checkpoint_to_resume(folder) if stored else None
     if config.get("init_from") and checkpoint is None:
         task.start_from(Path(config["init_from"]))
@@ -193,6 +193,13 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     if trainer.is_global_zero:
         print_summary(folder, task, data)
     return 0
+
+
+def _prepare_kernels(matmul: str) -> dict[str, str]:
+    """The same kernels in all processes: the first one chooses."""
+    kernels = prepare_cpu(os.environ.get(MATMUL, matmul), allocator=True)
+    os.environ[MATMUL] = kernels["matmul"]
+    return kernels
 
 
 class _DryRun(Exception):
@@ -314,8 +321,9 @@ def list_known() -> int:
     kinds = {"tasks": Task, "data modules": TextData, "callbacks": Callback}
     for title, base in kinds.items():
         print(f"{title}:")
-        for name, cls in sorted(subclasses(base).items()):
-            print(f"  {name:<28}{(cls.__doc__ or '').splitlines()[0]}")
+        known: dict[str, type] = subclasses(base)
+        for name, cls in sorted(known.items()):
+            print(f"  {name:<28}{first_line(cls)}")
     print("presets (--config NAME):")
     for name in preset_names():
         print(f"  {name:<28}{read_layer(name).summary}")

@@ -43,6 +43,7 @@ TRAINER = (
 """The Trainer's arguments that belong to a recipe."""
 NOT_RECIPE = frozenset({"predict", "text", "num_workers", "cache_dir"})
 """Arguments of data modules that change nothing in the model."""
+HELD_OUT = "documents of the training sources, held out by a hash of their text"
 
 Rows = dict[str, Any]
 
@@ -99,7 +100,7 @@ def card_data(
         },
         max_length=link.max_length,
         training=_training(facts, then),
-        arguments=_arguments(task, facts["hyper_parameters"] or {}, settings),
+        arguments=_arguments(task, facts["hyper_parameters"], settings),
         provenance=link.provenance,
         metrics=metrics,
         versions=_versions("trained with", then) or _versions("exported with", now),
@@ -107,16 +108,15 @@ def card_data(
 
 
 def _training(facts: Mapping[str, Any], then: Mapping[str, Any]) -> Rows:
-    record, arguments = facts[KEY], facts["hyper_parameters"] or {}
+    record, arguments = facts[KEY], facts["hyper_parameters"]
     rows = {
         "optimizer steps": f"{facts['global_step']:,} of {record['total_steps']:,}",
         "tokens seen": record["tokens_seen"],
-        "schedule": "{schedule}, peak {learning_rate}, warm-up {warmup}",
-        "weight average": "exponential, decay {ema}" if arguments.get("ema") else "none",
-        "seed": "{seed}",
+        "schedule": f"{arguments['schedule']}, peak {arguments['learning_rate']}, warm-up {arguments['warmup']}",
+        "weight average": f"exponential, decay {arguments['ema']}" if arguments["ema"] else "none",
+        "seed": arguments["seed"],
     }
-    filled = {key: value.format(**arguments) if isinstance(value, str) else value for key, value in rows.items()}
-    return filled | {key: then[key] for key in ("precision", "processes", "device") if key in then}
+    return rows | {key: then[key] for key in ("precision", "processes", "device") if key in then}
 
 
 def _arguments(task: "Task", model: Mapping[str, Any], settings: Mapping[str, Any]) -> Rows:
@@ -130,13 +130,19 @@ def _arguments(task: "Task", model: Mapping[str, Any], settings: Mapping[str, An
     }
     changed: Rows = without_secrets(
         {
-            f"--{group}.{key}": value
+            flag: item
             for group, (values, defaults) in groups.items()
             for key, value in values.items()
             if key in defaults and value is not None and _plain(value) != _plain(defaults[key])
+            for flag, item in _flags(f"--{group}.{key}", value)
         }
     )
     return changed
+
+
+def _flags(flag: str, value: Any) -> list[tuple[str, Any]]:
+    """A flag and its value; of a dictionary, one for each key."""
+    return [(f"{flag}.{key}", item) for key, item in value.items()] if isinstance(value, dict) else [(flag, value)]
 
 
 def _defaults(cls: Any) -> Rows:
@@ -215,7 +221,7 @@ def _data(record: CardData) -> str:
         return "Not recorded."
     held_out = not facts.get("validation_sources")
     rows: Rows = {"training sources": facts.get("sources", [])}
-    rows["validation sources"] = facts["validation_sources"] if not held_out else "documents held out by their hash"
+    rows["validation sources"] = facts["validation_sources"] if not held_out else HELD_OUT
     for split in ("train", "validation"):
         rows |= {f"{split}: {key}": value for key, value in facts.get(split, {}).items()}
     rows |= {key: facts[key] for key in facts if key not in _KNOWN}

@@ -159,7 +159,7 @@ class Task(LightningModule):
         if link.network is not None:
             return network_from_config(self.auto_class, link.network)
         if self.backbone:
-            return load_network(self.auto_class, self.backbone)
+            return load_network(self.auto_class, self.backbone, self.seed)
         config = build_config(
             self.architecture,
             self.size,

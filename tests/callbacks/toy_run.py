@@ -1,4 +1,4 @@
-"""A run whose batches are a function of the step, with dropout, weight averaging and clipping, that notes all it does."""
+"""A run whose batches are a function of the step, with dropout, averaging and clipping, and notes of all it does."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

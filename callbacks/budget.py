@@ -1,0 +1,147 @@
+"""Ends a run after a number of tokens or hours: both become a number of optimizer steps, which the schedule knows."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from ptm_lightning.errors import UserError
+from ptm_lightning.log import say
+
+from .estimate import Shape, Weights, device_speed, precision_type, sample, training_flops
+from .human import compact, duration
+from .step_timer import StepTimer
+from .validation import RegularValidation
+
+LIGHTNINGS_EPOCHS = 1000
+"""What Lightning sets when the user gives no end."""
+FAR = 10**12
+"""Steps that no run reaches."""
+SKIPPED_STEPS = 5
+"""The first ones are slow."""
+MEASURED_STEPS = 20
+MEASURED_SHARE = 0.05
+"""Of the hours: so long is measured, if it is longer than `MEASURED_STEPS`"""
+MEASURED_SECONDS = 120.0
+"""but no longer than that; and if so many steps don't fit in, fewer will do:"""
+FEWEST_STEPS = 3
+EVALUATION_COST = 1 / 3
+"""A micro-batch of validation beside one of training: a forward pass beside a forward and a backward pass."""
+MARGIN = 0.97
+"""Share of the remaining time that is planned; the rest is for checkpoints and the end."""
+
+
+class Budget(StepTimer):
+    """Ends a run after `max_tokens` tokens or `max_hours` hours, or earlier if the trainer's own limits say so.
+
+    Tokens are turned into steps by the plan of the data, exactly. Hours, counted from the first step on and with the
+    validations, are turned into steps once, when 5 % of them (at most two minutes) have shown what a step takes. That
+    number is stored in checkpoints and used again on resume. Until it is known, the schedule works with the most steps
+    that the device could do at the speed of its matrix products: the warm-up then rises more slowly than it later turns
+    out to be right, never faster.
+
+    Args:
+        max_tokens: Tokens of training, padding not counted.
+        max_hours: Hours of training.
+    """
+
+    window = None
+
+    def __init__(self, max_tokens: int | None = None, max_hours: float | None = None) -> None:
+        for name, value in (("max_tokens", max_tokens), ("max_hours", max_hours)):
+            if value is not None and value <= 0:
+                raise UserError(f"--{name} {value}: give a positive number, or leave it out")
+        super().__init__()
+        self.max_tokens = max_tokens
+        self.max_hours = max_hours
+        self.hour_steps: int | None = None
+        """The steps that `max_hours` became, once they are known."""
+        self._most_steps = FAR
+        self._other_limit = FAR
+        self._hours_before = 0.0
+        self._began: float | None = None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the run's length still has to be measured."""
+        return self.max_hours is not None and self.hour_steps is None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Sets the limit, between the data's setup and the module's, which asks for it."""
+        if stage != "fit" or (self.max_tokens is None and self.max_hours is None):
+            return
+        own_limit = trainer.max_steps
+        if own_limit < 0 and trainer.max_epochs == LIGHTNINGS_EPOCHS:
+            trainer.fit_loop.max_epochs = -1
+        # The module decides how documents are laid out, on which the number of steps depends; its setup can be repeated.
+        _limit(trainer, pl_module, FAR)
+        pl_module.setup(stage)
+        _limit(trainer, pl_module, own_limit)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        limits = [FAR]
+        if own_limit >= 0 or (trainer.max_epochs or -1) >= 0:
+            limits.append(data.total_steps())
+        if self.max_tokens is not None:
+            limits.append(data.plan.steps_for_tokens(self.max_tokens))
+        self._other_limit = min(limits)
+        if self.max_hours is not None:
+            self._most_steps = trainer.strategy.broadcast(_most_steps(trainer, pl_module, self.max_hours))
+        self._apply(trainer, pl_module)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Goes on with the number of steps that was measured before, if the budget is the same."""
+        state = checkpoint["callbacks"].get(self.state_key)
+        if trainer.state.fn != "fit" or self.max_hours is None or not state:
+            return
+        self._hours_before = state["hours"]
+        if state["max_hours"] == self.max_hours:
+            self.hour_steps, self._most_steps = state["hour_steps"], state["most_steps"]
+        self._apply(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resume needs."""
+        return {
+            "max_hours": self.max_hours,
+            "hour_steps": self.hour_steps,
+            "most_steps": self._most_steps,
+            "hours": self._hours(),
+        }
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._began = time.monotonic()
+
+    def on_timed_step(self, trainer: Trainer, module: LightningModule) -> None:
+        """Decides once, when enough was measured."""
+        if self.max_hours is None or self.hour_steps is not None:
+            self.timed.clear()
+            return
+        # One process's clock for all, for they must decide at the same step.
+        hours, measured = trainer.strategy.broadcast((self._hours(), self.step_seconds))
+        if not self._enough(len(self.timed), hours - self._hours_before, trainer.global_step):
+            return
+        left = (self.max_hours - hours) * 3600 * MARGIN
+        steps = int(_steps_in(left, measured, trainer))
+        self.hour_steps = trainer.global_step + max(1, steps)
+        self._apply(trainer, module)
+        say(
+            f"--max_hours {self.max_hours:g}: a step takes {measured:.3g} s, so the run has {trainer.max_steps} steps "
+            f"({duration(max(0.0, left))} left)"
+        )
+
+    def _enough(self, steps: int, hours: float, global_step: int) -> bool:
+        if steps == SKIPPED_STEPS and self._skipped is False:
+            self._skipped = True
+            self.timed.clear()
+            return False
+        assert self.max_hours is not None
+        seconds = min(MEASURED_SHARE * self.max_hours * 3600, MEASURED_SECONDS)
+        return False
+
+    def _hours(self) -> float:
+        return self._hours_before + ((time.monotonic() - self._began) / 3600 if self._began is not None else 0.0)
+
+    def _apply(self, trainer: Trainer, module: LightningModule) -> None:
+        by_hours = FAR if self.max_hours is None else self.hour_steps or self._most_steps
+        _limit(trainer, module, min(self._other_limit, by_hours))

@@ -1,0 +1,400 @@
+"""Weights & Biases: a copy of a run's settings, metrics, samples and model, sent at once or kept to be sent later."""
+
+import csv
+import json
+import os
+import socket
+import struct
+import zlib
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from netrc import NetrcParseError, netrc
+from operator import itemgetter
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from ptm_lightning.log import say
+from ptm_lightning.run import read_config, without_secrets
+
+if TYPE_CHECKING:
+    from wandb import Run
+    from wandb.proto.wandb_internal_pb2 import Record
+
+STEP = "trainer/global_step"
+"""The horizontal axis, by the name that Lightning's own logger gives it."""
+REACH_SECONDS, INIT_SECONDS, FINISH_SECONDS = 2.0, 10.0, 60.0
+"""The longest waits for the server: to answer at all, to open a run, to take the rest of it."""
+BLOCK = 32768
+"""Bytes of a block in a .wandb file, which is a LevelDB log."""
+
+
+class Sent(NamedTuple):
+    """How far a run's history goes."""
+
+    step: int
+    """The last step in it; -1 if it is empty."""
+    names: frozenset[str]
+    """What was recorded at that step."""
+
+
+class Wandb(Logger):
+    """Records a run on Weights & Biases; offline when asked, without an API key, or if the server doesn't answer.
+
+    The run opens with the first metric, keeps its id in `<save_dir>/wandb_id`, and keeps all its files in `save_dir`.
+    A resumed run goes on: each step is sent once, and what a kill kept from W&B is sent again from `metrics.csv`. Every
+    row holds the step and the tokens seen, so both can be the horizontal axis. Nothing that W&B does ends a training.
+
+    Args:
+        save_dir: The run folder. Its `config.yaml`, if there, is what is sent as settings; its `model` folder is sent
+            as an artifact with the aliases best and latest.
+        project: Default: $WANDB_PROJECT, or else ptm_lightning.
+        name: The run's name; default: the folder's.
+        offline: Don't look for the server; `wandb sync` sends the run later.
+    """
+
+    def __init__(
+        self, save_dir: str | Path, project: str | None = None, name: str | None = None, offline: bool = False
+    ) -> None:
+        super().__init__()
+        self._folder = Path(save_dir)
+        self._project = project or os.environ.get("WANDB_PROJECT") or "ptm_lightning"
+        self._title = name or self._folder.resolve().name
+        self._offline = offline
+        self._config: dict[str, Any] = {}
+        self._run: Run | None = None
+        self._sent = Sent(-1, frozenset())
+        self._resumed_at = -1
+        self._environment: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """The project."""
+        return self._project
+
+    @property
+    def version(self) -> str | None:
+        """The run's id, if it was opened."""
+        path = self._folder / "wandb_id"
+        return path.read_text().strip() if path.exists() else None
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self._folder)
+
+    @property
+    @rank_zero_experiment
+    def run(self) -> "Run":
+        """W&B's own object, opened on first use.
+
+        It isn't called `experiment`, which Lightning touches before it knows that training begins: a run that fails
+        early would leave an empty one.
+        """
+        if self._run is None:
+            self._run = self._open()
+            self._sent = (
+                server_history(self._run) if not self._run.offline else local_history(self._folder, self._run.id)
+            )
+            if self._sent.step >= 0:
+                say(f"W&B run {self._run.id} goes on; it holds everything up to step {self._sent.step}")
+            self._catch_up()
+        return self._run
+
+    # What Lightning calls
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Takes the settings, without secrets: the run folder's `config.yaml`, or else these."""
+        whole = (self._folder / "config.yaml").exists()
+        given = vars(params) if isinstance(params, Namespace) else params
+        self._config = without_secrets(read_config(self._folder) if whole else given)
+        if self._run is not None:
+            self._run.config.update(self._config, allow_val_change=True)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Sends a row, unless the run holds it.
+
+        Args:
+            metrics: By name; "tokens" is how many were seen in training.
+            step: The optimizer steps done.
+        """
+        self._log({name: value for name, value in metrics.items() if name != "tokens"}, step, metrics.get("tokens"))
+
+    @rank_zero_only
+    def log_table(self, key: str, columns: list[str], data: Sequence[Sequence[Any]], step: int | None = None) -> None:
+        """Sends a table, unless the run holds it.
+
+        Args:
+            key: The table's name.
+            columns: Names of the columns.
+            data: The rows.
+            step: The optimizer steps done.
+        """
+        import wandb
+
+        self._log({key: wandb.Table(columns=columns, data=[list(row) for row in data])}, step, None)
+
+    @rank_zero_only
+    def truncate(self, step: int) -> None:
+        """Goes on from a checkpoint.
+
+        Args:
+            step: The checkpoint's.
+        """
+        self._resumed_at = step
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Sends the exported model, if it is there and wasn't sent before. The run stays open for a test."""
+        files = [path for path in (self._folder / "model").rglob("*") if path.is_file()]
+        if status != "success" or self._run is None or not files:
+            return
+        stamp, mark = str(max(path.stat().st_mtime_ns for path in files)), self._folder / "wandb" / "model_sent"
+        if not mark.exists() or mark.read_text() != stamp:
+            self._attempt(self._send_model)
+            mark.parent.mkdir(exist_ok=True)
+            mark.write_text(stamp)
+
+    @rank_zero_only
+    def finish(self) -> None:
+        """Closes the run, waiting for the server at most a minute. The end of the process does it too."""
+        if self._run is not None:
+            self._attempt(self._run.finish)
+            self._run = None
+        while self._environment:
+            os.environ.pop(self._environment.pop(), None)
+
+    # Opening
+
+    def _open(self) -> "Run":
+        import wandb
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            why = "as asked" if self._offline else why_offline()
+            if why is None:
+                run = self._init(None)
+                say(f"W&B run {run.id}: {run.url}")
+                return run
+        except Exception as error:  # whatever ails W&B, training goes on
+            why = _first_line(error)
+            wandb.teardown()  # else the failed run's id stays in use
+        try:
+            run = self._init("offline")
+        except Exception as error:
+            return self._give_up(error)
+        folders = self._folder / "wandb" / f"offline-run-*-{run.id}"
+        say(f"W&B records offline ({why}); send it later: wandb sync --project {self._project} {folders}")
+        return run
+
+    def _init(self, mode: Any) -> "Run":
+        import wandb
+
+        for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+            if variable not in os.environ:
+                os.environ[variable] = str(self._folder / "wandb" / "files")
+                self._environment.append(variable)
+        run = wandb.init(
+            project=self._project,
+            name=self._title,
+            dir=str(self._folder),
+            id=self._id(),
+            resume="allow",
+            mode=mode,
+            reinit="create_new",
+            settings=wandb.Settings(init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, quiet=True),
+        )
+        run.config.update(self._config, allow_val_change=True)
+        for axis in (STEP, "tokens"):
+            run.define_metric(axis)
+        run.define_metric("*", step_metric=STEP)
+        return run
+
+    def _id(self) -> str:
+        if (stored := self.version) is not None:
+            return stored
+        import wandb
+
+        chosen = os.environ.get("WANDB_RUN_ID") or wandb.util.generate_id()
+        (self._folder / "wandb_id").write_text(chosen + "\n")
+        return chosen
+
+    # Sending
+
+    def _log(self, values: dict[str, Any], step: int | None, tokens: float | None) -> None:
+        run = self.run
+        step = self._sent.step if step is None else step
+        new = unsent(values, step, self._sent)
+        if not new:
+            return
+        before, step = self._sent, max(step, self._sent.step)
+        self._sent = Sent(step, frozenset(new) | (before.names if step == before.step else frozenset()))
+        axes = {STEP: step} if tokens is None else {STEP: step, "tokens": int(tokens)}
+        self._attempt(lambda: run.log(new | axes))
+
+    def _catch_up(self) -> None:
+        """Sends from our own record, up to the checkpoint, what a kill kept from W&B."""
+        path = self._folder / "metrics.csv"
+        for step, tokens, values in csv_rows(path, self._resumed_at) if path.exists() else ():
+            self._log(values, step, tokens)
+
+    def _send_model(self) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(f"model-{self.run.id}", type="model")
+        artifact.add_dir(str(self._folder / "model"))
+        self.run.log_artifact(artifact, aliases=["best", "latest"])
+
+    def _attempt(self, send: Callable[[], object]) -> None:
+        try:
+            send()
+        except Exception as error:  # W&B's process may die at any time, and training must not
+            self._run = self._give_up(error)
+
+    def _give_up(self, error: Exception) -> "Run":
+        import wandb
+
+        say(f"W&B failed ({_first_line(error)}); training goes on without it, and metrics.csv is the record")
+        return wandb.init(mode="disabled", reinit="create_new")
+
+
+def why_offline() -> str | None:
+    """Why a run can't be sent at once, in words; None if it can, or if W&B is switched off by $WANDB_MODE."""
+    import wandb
+
+    settings = wandb.setup().settings
+    if settings.mode in ("offline", "dryrun"):
+        return f"WANDB_MODE is {settings.mode}"
+    if settings.mode == "disabled":
+        return None
+    if not (settings.api_key or settings.identity_token_file or _netrc_has_key(settings.base_url)):
+        return "no API key is set"
+    if not reachable(settings.base_url):
+        return f"{settings.base_url} doesn't answer"
+    return None
+
+
+def _netrc_has_key(url: str) -> bool:
+    try:
+        known = netrc(os.environ.get("NETRC")).hosts
+    except (OSError, NetrcParseError):
+        return False
+    return bool(known.keys() & {urlsplit(url).netloc, "api.wandb.ai", "default"})
+
+
+def reachable(url: str) -> bool:
+    """Whether the server, or the proxy before it, takes a connection within 2 s."""
+    target = urlsplit(url)
+    proxy = getproxies().get(target.scheme)
+    if proxy and not proxy_bypass(target.hostname or ""):
+        target = urlsplit(proxy)
+    answers: list[bool] = []
+
+    def connect() -> None:
+        try:
+            address = (target.hostname or "", target.port or (443 if target.scheme == "https" else 80))
+            socket.create_connection(address, REACH_SECONDS).close()
+        except OSError:
+            return
+        answers.append(True)
+
+    # The time-out of a socket doesn't hold for the search of its address.
+    thread = Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(REACH_SECONDS)
+    return bool(answers)
+
+
+def unsent(values: Mapping[str, Any], step: int, sent: Sent) -> dict[str, Any]:
+    """What of a row isn't in the history yet.
+
+    Args:
+        values: By name.
+        step: The row's.
+        sent: The history's end. Rows come in order, so all before it is there.
+
+    Returns:
+        All of it after the end, none before; test results always, for they belong to no moment of training.
+    """
+    return {
+        name: value
+        for name, value in values.items()
+        if step > sent.step or (step == sent.step and name not in sent.names) or name.startswith("test/")
+    }
+
+
+def server_history(run: "Run") -> Sent:
+    """How far the server's copy goes, from the summary that it sends when a run is resumed."""
+    summary = dict(run.summary)
+    return Sent(int(summary[STEP]), frozenset(summary)) if STEP in summary else Sent(-1, frozenset())
+
+
+def local_history(folder: Path, run_id: str) -> Sent:
+    """How far the .wandb files of a run go, all its starts together.
+
+    Args:
+        folder: The run folder.
+        run_id: W&B's.
+
+    Returns:
+        The end of what reached the disk.
+    """
+    last: int = -1
+    names: set[str] = set()
+    for path in folder.glob(f"wandb/*run-*-{run_id}/run-{run_id}.wandb"):
+        for record in read_records(path):
+            row = {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
+            step = int(json.loads(row.get(STEP, "-1")))
+            if step > last:
+                last, names = step, set()
+            if step == last:
+                names |= row.keys()
+    return Sent(last, frozenset(names))
+
+
+def read_records(path: Path) -> Iterator["Record"]:
+    """The whole records of a .wandb file: a header of 7 bytes, then a LevelDB log. It ends where a kill tore it."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, payload = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if (left := BLOCK - at % BLOCK) < 7:
+            at += left
+            continue
+        checksum, length, kind = struct.unpack_from("<IHB", data, at)
+        body = data[at + 7 : at + 7 + length]
+        if len(body) < length or zlib.crc32(body, zlib.crc32(data[at + 6 : at + 7])) != checksum:
+            return
+        payload, at = payload + body, at + 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield Record.FromString(payload)
+            payload = b""
+
+
+def csv_rows(path: Path, until: int) -> Iterator[tuple[int, float | None, dict[str, float]]]:
+    """The rows of `metrics.csv` up to a step.
+
+    Args:
+        path: The file, with the columns step, tokens, metric, value.
+        until: The last step wanted.
+
+    Yields:
+        The step, the tokens seen if they are known, and the metrics by name.
+    """
+    with open(path, newline="") as file:
+        rows = [row for row in csv.reader(file) if len(row) == 4 and row[0].isdigit() and int(row[0]) <= until]
+    for (step, tokens), group in groupby(rows, itemgetter(0, 1)):
+        yield int(step), float(tokens) if tokens else None, {name: float(value) for _, _, name, value in group}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
