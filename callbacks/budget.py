@@ -9,7 +9,6 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 
 from .estimate import Shape, Weights, device_speed, precision_type, sample, training_flops
-from .human import compact, duration
 from .step_timer import StepTimer
 from .validation import RegularValidation
 
@@ -17,14 +16,14 @@ LIGHTNINGS_EPOCHS = 1000
 """What Lightning sets when the user gives no end."""
 FAR = 10**12
 """Steps that no run reaches."""
-SKIPPED_STEPS = 5
-"""The first ones are slow."""
-MEASURED_STEPS = 20
 MEASURED_SHARE = 0.05
-"""Of the hours: so long is measured, if it is longer than `MEASURED_STEPS`"""
+"""Of the hours: so long is measured,"""
 MEASURED_SECONDS = 120.0
-"""but no longer than that; and if so many steps don't fit in, fewer will do:"""
+"""but no longer than that,"""
 FEWEST_STEPS = 3
+"""and so many steps at least."""
+SLOW_STEPS = 5
+"""The first steps, which are slow, aren't measured if there is time for more."""
 EVALUATION_COST = 1 / 3
 """A micro-batch of validation beside one of training: a forward pass beside a forward and a backward pass."""
 MARGIN = 0.97
@@ -60,6 +59,7 @@ class Budget(StepTimer):
         self._other_limit = FAR
         self._hours_before = 0.0
         self._began: float | None = None
+        self._to_skip = SLOW_STEPS
 
     @property
     def undecided(self) -> bool:
@@ -73,7 +73,7 @@ class Budget(StepTimer):
         own_limit = trainer.max_steps
         if own_limit < 0 and trainer.max_epochs == LIGHTNINGS_EPOCHS:
             trainer.fit_loop.max_epochs = -1
-        # The module decides how documents are laid out, on which the number of steps depends; its setup can be repeated.
+        # The number of steps depends on the layout, which the module may change in its setup; that can be repeated.
         _limit(trainer, pl_module, FAR)
         pl_module.setup(stage)
         _limit(trainer, pl_module, own_limit)
@@ -111,6 +111,7 @@ class Budget(StepTimer):
         """Starts the clock."""
         super().on_train_start(trainer, pl_module)
         self._began = time.monotonic()
+        self._to_skip = SLOW_STEPS
 
     def on_timed_step(self, trainer: Trainer, module: LightningModule) -> None:
         """Decides once, when enough was measured."""
@@ -118,26 +119,19 @@ class Budget(StepTimer):
             self.timed.clear()
             return
         # One process's clock for all, for they must decide at the same step.
-        hours, measured = trainer.strategy.broadcast((self._hours(), self.step_seconds))
-        if not self._enough(len(self.timed), hours - self._hours_before, trainer.global_step):
-            return
-        left = (self.max_hours - hours) * 3600 * MARGIN
-        steps = int(_steps_in(left, measured, trainer))
-        self.hour_steps = trainer.global_step + max(1, steps)
-        self._apply(trainer, module)
-        say(
-            f"--max_hours {self.max_hours:g}: a step takes {measured:.3g} s, so the run has {trainer.max_steps} steps "
-            f"({duration(max(0.0, left))} left)"
-        )
-
-    def _enough(self, steps: int, hours: float, global_step: int) -> bool:
-        if steps == SKIPPED_STEPS and self._skipped is False:
-            self._skipped = True
+        hours, step_seconds = trainer.strategy.broadcast((self._hours(), self.step_seconds))
+        late = (hours - self._hours_before) * 3600 >= min(MEASURED_SHARE * self.max_hours * 3600, MEASURED_SECONDS)
+        last_chance = trainer.global_step + 1 >= self._most_steps
+        if self._to_skip and not late and not last_chance:
+            self._to_skip -= 1
             self.timed.clear()
-            return False
-        assert self.max_hours is not None
-        seconds = min(MEASURED_SHARE * self.max_hours * 3600, MEASURED_SECONDS)
-        return False
+        elif last_chance or (late and len(self.timed) >= FEWEST_STEPS):
+            left = max(0.0, (self.max_hours - hours) * 3600 * MARGIN)
+            self.hour_steps = trainer.global_step + max(1, int(_steps_in(left, step_seconds, trainer)))
+            self._apply(trainer, module)
+            say(
+                f"--max_hours {self.max_hours:g} makes {trainer.max_steps} steps, for a step takes {step_seconds:.3g} s"
+            )
 
     def _hours(self) -> float:
         return self._hours_before + ((time.monotonic() - self._began) / 3600 if self._began is not None else 0.0)
@@ -145,3 +139,32 @@ class Budget(StepTimer):
     def _apply(self, trainer: Trainer, module: LightningModule) -> None:
         by_hours = FAR if self.max_hours is None else self.hour_steps or self._most_steps
         _limit(trainer, module, min(self._other_limit, by_hours))
+
+
+def _limit(trainer: Trainer, module: Any, steps: int) -> None:
+    """Lets the loop end, and the schedule reckon, with so many steps; -1 for no limit."""
+    trainer.fit_loop.epoch_loop.max_steps = steps
+    module.total_steps = max(0, steps)
+
+
+def _most_steps(trainer: Trainer, module: Any, hours: float) -> int:
+    """The steps that the device could do at the speed of its matrix products."""
+    weights, shape = Weights.of(module.network), Shape.of(sample(trainer.datamodule.train_dataloader()))  # type: ignore[attr-defined]
+    speed = device_speed(trainer.strategy.root_device, precision_type(trainer))
+    step = training_flops(weights, shape) * trainer.accumulate_grad_batches / speed
+    return max(2, int(hours * 3600 / step))
+
+
+def _steps_in(seconds: float, step_seconds: float, trainer: Trainer) -> float:
+    """Steps that fit into a time, with the validations that come with them."""
+    batches = sum(count for count in trainer.num_val_batches if count != float("inf"))
+    validation = batches * step_seconds / trainer.accumulate_grad_batches * EVALUATION_COST
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RegularValidation) and callback.active:
+            return max(0.0, seconds - callback.times * validation) / step_seconds
+    if trainer.val_check_batch is None:  # an interval in time, which doesn't depend on ours
+        return seconds / step_seconds
+    every = trainer.val_check_batch / trainer.accumulate_grad_batches
+    if every == float("inf"):
+        every = trainer.datamodule.plan.steps(0) * (trainer.check_val_every_n_epoch or 1)  # type: ignore[attr-defined]
+    return seconds / (step_seconds + validation / every)

@@ -92,8 +92,8 @@ def sample(loader: StepLoader) -> list[Batch]:
 def training_flops(weights: Weights, shape: Shape) -> float:
     """Floating point operations of one micro-batch, forward and backward.
 
-    6 for each parameter of the body and place, 12 for each layer, hidden unit, place and place of its row (attention), 6
-    for each parameter of the head and target.
+    6 for each parameter of the body and place; 12 for each layer, hidden unit, place and place of its row (attention);
+    6 for each parameter of the head and target.
     """
     body = 6 * weights.body * shape.places
     attention = 12 * weights.layers * weights.hidden * shape.width * shape.places

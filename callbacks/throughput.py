@@ -10,9 +10,9 @@ from .step_timer import StepTimer
 class Throughput(StepTimer):
     """Logs tokens per second, seconds per step, and the share of the time that is lost waiting for batches.
 
-    Padding isn't counted as tokens; validation and checkpoints aren't counted as time. Every `trainer.log_every_n_steps`
-    steps, to all loggers: `speed/tokens_per_second`, `speed/step_seconds`, `speed/data_wait_share`, the means over the
-    steps since.
+    Padding isn't counted as tokens; validation and checkpoints aren't counted as time. Every
+    `trainer.log_every_n_steps` steps, to all loggers: `speed/tokens_per_second`, `speed/step_seconds` and
+    `speed/data_wait_share`, the means over the steps since.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,8 +11,8 @@ class RegularValidation(Callback):
     """Validates about `times` times in a run, at equal distances in optimizer steps, and at the last step.
 
     It only acts if the user chose neither `val_check_interval` nor `check_val_every_n_epoch` (what Lightning has by
-    default can't be told from the same thing chosen). The module's `total_steps` says how long the run is; if it changes,
-    as with a budget in hours, the distance follows.
+    default can't be told from the same thing chosen). The module's `total_steps` says how long the run is; if it
+    changes, as with a budget in hours, the distance follows.
 
     Args:
         times: How often. Steps that don't divide make it one fewer, or the last distance a shorter one.

@@ -1,48 +1,31 @@
 """Weights & Biases: a copy of a run's settings, metrics, samples and model, sent at once or kept to be sent later."""
 
-import csv
-import json
 import os
+import secrets
 import socket
-import struct
-import zlib
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
 from netrc import NetrcParseError, netrc
-from operator import itemgetter
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from ptm_lightning.log import say
 from ptm_lightning.run import read_config, without_secrets
 
+from .wandb_history import STEP, Sent, csv_rows, local_history, server_history, unsent
+
 if TYPE_CHECKING:
     from wandb import Run
-    from wandb.proto.wandb_internal_pb2 import Record
 
-STEP = "trainer/global_step"
-"""The horizontal axis, by the name that Lightning's own logger gives it."""
 REACH_SECONDS, INIT_SECONDS, FINISH_SECONDS = 2.0, 10.0, 60.0
 """The longest waits for the server: to answer at all, to open a run, to take the rest of it."""
-BLOCK = 32768
-"""Bytes of a block in a .wandb file, which is a LevelDB log."""
-
-
-class Sent(NamedTuple):
-    """How far a run's history goes."""
-
-    step: int
-    """The last step in it; -1 if it is empty."""
-    names: frozenset[str]
-    """What was recorded at that step."""
 
 
 class Wandb(Logger):
@@ -99,12 +82,10 @@ class Wandb(Logger):
         early would leave an empty one.
         """
         if self._run is None:
-            self._run = self._open()
-            self._sent = (
-                server_history(self._run) if not self._run.offline else local_history(self._folder, self._run.id)
-            )
+            self._run = run = self._open()
+            self._sent = local_history(self._folder, run.id) if run.offline else server_history(dict(run.summary))
             if self._sent.step >= 0:
-                say(f"W&B run {self._run.id} goes on; it holds everything up to step {self._sent.step}")
+                say(f"W&B run {run.id} goes on; it holds everything up to step {self._sent.step}")
             self._catch_up()
         return self._run
 
@@ -117,7 +98,7 @@ class Wandb(Logger):
         given = vars(params) if isinstance(params, Namespace) else params
         self._config = without_secrets(read_config(self._folder) if whole else given)
         if self._run is not None:
-            self._run.config.update(self._config, allow_val_change=True)
+            self._run.config.update(self._config, allow_val_change=True)  # type: ignore[no-untyped-call]
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -141,7 +122,7 @@ class Wandb(Logger):
         """
         import wandb
 
-        self._log({key: wandb.Table(columns=columns, data=[list(row) for row in data])}, step, None)
+        self._log({key: wandb.Table(columns=[*columns], data=[list(row) for row in data])}, step, None)
 
     @rank_zero_only
     def truncate(self, step: int) -> None:
@@ -160,9 +141,7 @@ class Wandb(Logger):
             return
         stamp, mark = str(max(path.stat().st_mtime_ns for path in files)), self._folder / "wandb" / "model_sent"
         if not mark.exists() or mark.read_text() != stamp:
-            self._attempt(self._send_model)
-            mark.parent.mkdir(exist_ok=True)
-            mark.write_text(stamp)
+            self._attempt(lambda: self._send_model(mark, stamp))
 
     @rank_zero_only
     def finish(self) -> None:
@@ -213,7 +192,7 @@ class Wandb(Logger):
             reinit="create_new",
             settings=wandb.Settings(init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, quiet=True),
         )
-        run.config.update(self._config, allow_val_change=True)
+        run.config.update(self._config, allow_val_change=True)  # type: ignore[no-untyped-call]
         for axis in (STEP, "tokens"):
             run.define_metric(axis)
         run.define_metric("*", step_metric=STEP)
@@ -222,9 +201,7 @@ class Wandb(Logger):
     def _id(self) -> str:
         if (stored := self.version) is not None:
             return stored
-        import wandb
-
-        chosen = os.environ.get("WANDB_RUN_ID") or wandb.util.generate_id()
+        chosen = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
         (self._folder / "wandb_id").write_text(chosen + "\n")
         return chosen
 
@@ -247,12 +224,13 @@ class Wandb(Logger):
         for step, tokens, values in csv_rows(path, self._resumed_at) if path.exists() else ():
             self._log(values, step, tokens)
 
-    def _send_model(self) -> None:
+    def _send_model(self, mark: Path, stamp: str) -> None:
         import wandb
 
         artifact = wandb.Artifact(f"model-{self.run.id}", type="model")
         artifact.add_dir(str(self._folder / "model"))
         self.run.log_artifact(artifact, aliases=["best", "latest"])
+        mark.write_text(stamp)
 
     def _attempt(self, send: Callable[[], object]) -> None:
         try:
@@ -312,88 +290,6 @@ def reachable(url: str) -> bool:
     thread.start()
     thread.join(REACH_SECONDS)
     return bool(answers)
-
-
-def unsent(values: Mapping[str, Any], step: int, sent: Sent) -> dict[str, Any]:
-    """What of a row isn't in the history yet.
-
-    Args:
-        values: By name.
-        step: The row's.
-        sent: The history's end. Rows come in order, so all before it is there.
-
-    Returns:
-        All of it after the end, none before; test results always, for they belong to no moment of training.
-    """
-    return {
-        name: value
-        for name, value in values.items()
-        if step > sent.step or (step == sent.step and name not in sent.names) or name.startswith("test/")
-    }
-
-
-def server_history(run: "Run") -> Sent:
-    """How far the server's copy goes, from the summary that it sends when a run is resumed."""
-    summary = dict(run.summary)
-    return Sent(int(summary[STEP]), frozenset(summary)) if STEP in summary else Sent(-1, frozenset())
-
-
-def local_history(folder: Path, run_id: str) -> Sent:
-    """How far the .wandb files of a run go, all its starts together.
-
-    Args:
-        folder: The run folder.
-        run_id: W&B's.
-
-    Returns:
-        The end of what reached the disk.
-    """
-    last: int = -1
-    names: set[str] = set()
-    for path in folder.glob(f"wandb/*run-*-{run_id}/run-{run_id}.wandb"):
-        for record in read_records(path):
-            row = {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
-            step = int(json.loads(row.get(STEP, "-1")))
-            if step > last:
-                last, names = step, set()
-            if step == last:
-                names |= row.keys()
-    return Sent(last, frozenset(names))
-
-
-def read_records(path: Path) -> Iterator["Record"]:
-    """The whole records of a .wandb file: a header of 7 bytes, then a LevelDB log. It ends where a kill tore it."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, at, payload = path.read_bytes(), 7, b""
-    while at + 7 <= len(data):
-        if (left := BLOCK - at % BLOCK) < 7:
-            at += left
-            continue
-        checksum, length, kind = struct.unpack_from("<IHB", data, at)
-        body = data[at + 7 : at + 7 + length]
-        if len(body) < length or zlib.crc32(body, zlib.crc32(data[at + 6 : at + 7])) != checksum:
-            return
-        payload, at = payload + body, at + 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield Record.FromString(payload)
-            payload = b""
-
-
-def csv_rows(path: Path, until: int) -> Iterator[tuple[int, float | None, dict[str, float]]]:
-    """The rows of `metrics.csv` up to a step.
-
-    Args:
-        path: The file, with the columns step, tokens, metric, value.
-        until: The last step wanted.
-
-    Yields:
-        The step, the tokens seen if they are known, and the metrics by name.
-    """
-    with open(path, newline="") as file:
-        rows = [row for row in csv.reader(file) if len(row) == 4 and row[0].isdigit() and int(row[0]) <= until]
-    for (step, tokens), group in groupby(rows, itemgetter(0, 1)):
-        yield int(step), float(tokens) if tokens else None, {name: float(value) for _, _, name, value in group}
 
 
 def _first_line(error: Exception) -> str:

@@ -31,9 +31,8 @@ from pathlib import Path
 from ptm_lightning.run import RunLock
 lock = RunLock(Path(sys.argv[1]))
 lock.acquire()
-if sys.argv[2] == "fork" and os.fork() == 0:
-    time.sleep(60)
-print(os.getpid(), flush=True)
+if sys.argv[2] == "alone" or os.fork() == 0:
+    print(os.getpid(), flush=True)
 time.sleep(60)
 """
 

@@ -167,7 +167,7 @@ def _unigram(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, dict[str
         if "not large enough" not in str(error):
             raise
         raise UserError(f"--data.vocab_size {vocab_size}: too small to hold the text's single characters") from error
-    _check_text(tokenizer.get_vocab(), special)
+    _check_text(tokenizer.get_vocab(), [*special, "▁"])
     scores = {name: score for name, score in json.loads(tokenizer.to_str())["model"]["vocab"] if name not in special}
     pieces = sorted(_settled(scores).items(), key=lambda item: (-item[1], item[0]))
     tokenizer.model = models.Unigram([(name, 0.0) for name in special] + pieces, special.index("<unk>"))

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pydoc_data.topics import topics
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_sentences(text: str, expected: list[str]) -> None:
 def test_spans_rise_and_hold_all_that_is_not_space() -> None:
     for text in topics.values():
         found = spans(text)
-        assert all(end <= start for (_, end), (start, _) in zip(found, found[1:], strict=False))
+        assert all(end <= start for (_, end), (start, _) in pairwise(found))
         assert "".join("".join(text[start:end].split()) for start, end in found) == "".join(text.split())
         assert all(text[start:end].strip() == text[start:end] != "" for start, end in found)
 

@@ -12,7 +12,7 @@ from ptm_lightning.errors import UserError
 
 ENGLISH = list(topics.values())[:40]
 QUOTES = "  Don't 'quoted' ''s x's 'sing we'll  two  spaces\t\ttab \n\n\nnew\n I'd've a'b 12.5% of 3x4 e.g. (ok)!  "
-CHINESE = "他说：我们喜欢abc和猫。再见！"
+CHINESE = "他说：我们喜欢abc和猫。再见！"  # noqa: RUF001
 EMOJI = "emoji 😀😃 flags 🇩🇪, naïve Ünïcödé"
 
 
@@ -100,5 +100,5 @@ def test_the_first_token_begins_a_word_even_if_it_goes_on() -> None:
 def test_a_tokenizer_without_marks_is_refused() -> None:
     plain = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
     plain.pre_tokenizer = pre_tokenizers.Whitespace()
-    with pytest.raises(UserError, match="--data.tokenizer: words can't be told apart in a BPE tokenizer"):
+    with pytest.raises(UserError, match=r"--data\.tokenizer: words can't be told apart in a BPE tokenizer"):
         WordTable.of(PreTrainedTokenizerFast(tokenizer_object=plain))
