@@ -1,8 +1,29 @@
 """The built-in callbacks: importing this module is registering them."""
 
+from .budget import Budget
 from .checkpoints import Checkpoints
+from .export import ExportBest
 from .finite import FiniteLoss
+from .overview import Overview
+from .progress import Progress
 from .record import CSVRecord
+from .samples import Samples
 from .stop import GracefulStop
+from .throughput import Throughput
+from .validation import RegularValidation
+from .wandb import Wandb
 
-__all__ = ["CSVRecord", "Checkpoints", "FiniteLoss", "GracefulStop"]
+__all__ = [
+    "Budget",
+    "CSVRecord",
+    "Checkpoints",
+    "ExportBest",
+    "FiniteLoss",
+    "GracefulStop",
+    "Overview",
+    "Progress",
+    "RegularValidation",
+    "Samples",
+    "Throughput",
+    "Wandb",
+]
