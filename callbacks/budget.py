@@ -126,6 +126,7 @@ class Budget(StepTimer):
             self._to_skip -= 1
             self.timed.clear()
         elif last_chance or (late and len(self.timed) >= FEWEST_STEPS):
+            assert step_seconds is not None
             left = max(0.0, (self.max_hours - hours) * 3600 * MARGIN)
             self.hour_steps = trainer.global_step + max(1, int(_steps_in(left, step_seconds, trainer)))
             self._apply(trainer, module)

@@ -66,7 +66,7 @@ class Weights:
         """Counts a network's."""
         total = sum(p.numel() for p in network.parameters())
         tables = {id(m.weight): m.weight for m in network.modules() if isinstance(m, nn.Embedding)}
-        output = network.get_output_embeddings()
+        output = network.get_output_embeddings()  # type: ignore[no-untyped-call]
         head = output.weight if isinstance(output, nn.Linear) else None
         config = network.config.get_text_config()
         layers = int(config.num_hidden_layers)

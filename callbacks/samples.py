@@ -12,9 +12,8 @@ class Samples(Callback):
     """Sends a table of examples with the model's answers to each logger that takes tables.
 
     The examples are the first ones of some validation batches, spread evenly; validation data and their noise never
-    change, so they are the same each time. A task says what a row shows by its method `examples(batch)`, which returns
-    a dict for each row of the batch: column to text or number. Without such a method, or a logger with `log_table`,
-    nothing is done.
+    change, so they are the same each time. What a row shows is the task's to say, by its method `examples`. Without a
+    logger that has `log_table`, nothing is done.
 
     Args:
         count: Rows of the table.

@@ -18,11 +18,11 @@ class Throughput(StepTimer):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remembers as many steps as lie between two lines of the log."""
         super().on_train_start(trainer, pl_module)
-        self.timed = deque(maxlen=max(1, int(trainer.log_every_n_steps)))
+        self.timed = deque(maxlen=max(1, log_interval(trainer)))
 
     def on_timed_step(self, trainer: Trainer, module: LightningModule) -> None:
         """Logs when the task does."""
-        if not trainer.log_every_n_steps or trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % max(1, log_interval(trainer)):
             return
         assert self.tokens_per_second is not None
         assert self.step_seconds is not None
@@ -35,3 +35,8 @@ class Throughput(StepTimer):
         }
         for logger in trainer.loggers:
             logger.log_metrics(metrics, trainer.global_step)
+
+
+def log_interval(trainer: Trainer) -> int:
+    """Optimizer steps between two lines of the log."""
+    return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]

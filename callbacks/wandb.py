@@ -137,10 +137,10 @@ class Wandb(Logger):
     def finalize(self, status: str) -> None:
         """Sends the exported model, if it is there and wasn't sent before. The run stays open for a test."""
         files = [path for path in (self._folder / "model").rglob("*") if path.is_file()]
-        if status != "success" or self._run is None or not files:
+        if status != "success" or not files:
             return
         stamp, mark = str(max(path.stat().st_mtime_ns for path in files)), self._folder / "wandb" / "model_sent"
-        if not mark.exists() or mark.read_text() != stamp:
+        if not (mark.exists() and mark.read_text() == stamp) and not self.run.disabled:
             self._attempt(lambda: self._send_model(mark, stamp))
 
     @rank_zero_only
@@ -158,11 +158,15 @@ class Wandb(Logger):
         import wandb
 
         self._folder.mkdir(parents=True, exist_ok=True)
+        for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+            if variable not in os.environ:
+                os.environ[variable] = str(self._folder / "wandb" / "files")
+                self._environment.append(variable)
         try:
             why = "as asked" if self._offline else why_offline()
             if why is None:
                 run = self._init(None)
-                say(f"W&B run {run.id}: {run.url}")
+                say("W&B is switched off by WANDB_MODE" if run.disabled else f"W&B run {run.id}: {run.url}")
                 return run
         except Exception as error:  # whatever ails W&B, training goes on
             why = _first_line(error)
@@ -178,10 +182,6 @@ class Wandb(Logger):
     def _init(self, mode: Any) -> "Run":
         import wandb
 
-        for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
-            if variable not in os.environ:
-                os.environ[variable] = str(self._folder / "wandb" / "files")
-                self._environment.append(variable)
         run = wandb.init(
             project=self._project,
             name=self._title,

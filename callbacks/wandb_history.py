@@ -73,8 +73,9 @@ def local_history(folder: Path, run_id: str) -> Sent:
 
 def read_records(path: Path) -> Iterator[Any]:
     """The whole records of a .wandb file: a header of 7 bytes, then a LevelDB log. It ends where a kill tore it."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto import wandb_internal_pb2
 
+    record: Any = wandb_internal_pb2.Record  # type: ignore[attr-defined]  # made while importing
     data, at, payload = path.read_bytes(), 7, b""
     while at + 7 <= len(data):
         if (left := BLOCK - at % BLOCK) < 7:
@@ -86,7 +87,7 @@ def read_records(path: Path) -> Iterator[Any]:
             return
         payload, at = payload + body, at + 7 + length
         if kind in (1, 4):  # whole, or the last part
-            yield Record.FromString(payload)
+            yield record.FromString(payload)
             payload = b""
 
 

@@ -195,7 +195,7 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     return 0
 
 
-def _prepare_kernels(matmul: str) -> dict[str, str]:
+def _prepare_kernels(matmul: Any) -> dict[str, str]:
     """The same kernels in all processes: the first one chooses."""
     kernels = prepare_cpu(os.environ.get(MATMUL, matmul), allocator=True)
     os.environ[MATMUL] = kernels["matmul"]

@@ -216,6 +216,10 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults(super_defaults)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses what it is given, never the process's own arguments."""
+        self.config = parser.parse_args(args)
+
     def _set_seed(self) -> None:
         """Nothing is drawn from the global generators."""
 

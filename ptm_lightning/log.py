@@ -33,6 +33,7 @@ _KNOWN_WARNINGS = (
     ".*WeightAveraging callback with a model that overrides the configure_model.*",  # we don't shard
     ".*does not have many workers.*",  # our store needs none
     ".*The `srun` command is available.*",  # a matter of taste
+    ".*but have no logger configured.*",  # validate prints what it logs
     ".*Starting from v1.9.0, `tensorboardX` has been removed.*",  # we have a logger of our own
     ".*across ranks? is zero. Please make sure this was your intention.*",  # our loaders have no length
 )

@@ -17,7 +17,8 @@ _NO_DECAY = (nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameters with and without weight decay, by the kind of module they belong to.
 
-    Biases, embeddings and normalisation (all parameters of one dimension) aren't decayed; a tied weight is counted once; what doesn't require a gradient is left out.
+    Biases, embeddings and normalisation (all parameters of one dimension) aren't decayed. A tied weight counts once;
+    what doesn't require a gradient is left out.
 
     Args:
         module: The network.

@@ -127,7 +127,7 @@ class Task(LightningModule):
             check_fit(self.network, data.link.vocabulary, data.link.max_length)
             if data.link.tokenizer != self._link.tokenizer:
                 raise UserError(
-                    "--data.tokenizer: the model was trained with another tokenizer; leave the flag out to use the model's own"
+                    "--data.tokenizer: the model was trained with another; leave the flag out to use the model's own"
                 )
             self.link = replace(self._link, provenance=data.link.provenance, max_length=data.link.max_length)
             if not isolates(self.network.config):
@@ -213,12 +213,13 @@ class Task(LightningModule):
         trainer = self.trainer
         if data is None:
             raise UserError(
-                f"{type(self).__name__} needs its data module: fit(task, datamodule={self.data_class.__name__}(...))"
+                f"{type(self).__name__} needs its data: fit(task, datamodule={self.data_class.__name__}(...))"
             )
         limit, accumulate = trainer.limit_train_batches, trainer.accumulate_grad_batches
         if isinstance(limit, int) and limit % accumulate:
             raise UserError(
-                f"--trainer.limit_train_batches {limit} cuts an optimizer step of {accumulate} micro-batches; give a multiple"
+                f"--trainer.limit_train_batches {limit} cuts an optimizer step of {accumulate} micro-batches; "
+                "give a multiple"
             )
         if type(trainer.strategy.checkpoint_io).__name__ == "TorchCheckpointIO":
             trainer.strategy.checkpoint_io = SafeCheckpointIO()
@@ -301,8 +302,10 @@ class Task(LightningModule):
 
     def _finish_evaluation(self, prefix: str) -> None:
         metrics = self._means(self._validation_sums, prefix)
-        self.log_dict(metrics, logger=False, sync_dist=True)
-        if not self.trainer.sanity_checking:
+        fitting = self.trainer.state.fn == "fit"
+        self.log_dict(metrics, logger=not fitting, sync_dist=True)
+        whole = not self.trainer.sanity_checking or self.trainer.num_sanity_val_steps == float("inf")
+        if fitting and whole:
             self._publish(metrics, self.global_step)
 
     def _means(self, sums: RunningSums, prefix: str) -> dict[str, float]:
@@ -339,8 +342,9 @@ class Task(LightningModule):
         self.running_sums.restore(record["running_sums"], self.device)
         self.configure_model()
         for logger in self.trainer.loggers if self._trainer is not None else []:
-            if hasattr(logger, "truncate"):
-                logger.truncate(checkpoint["global_step"])
+            truncate = getattr(logger, "truncate", None)
+            if truncate is not None:
+                truncate(checkpoint["global_step"])
 
 
 declare_arguments(Task)

@@ -199,7 +199,7 @@ class MaskedLM(Task):
         """Rows of a batch as text, with the targets and the best guesses for them."""
         tokenizer = self.tokenizer()
         assert tokenizer is not None
-        logits = self.logits_at_targets(batch).float()
+        logits = self.logits_at_targets(batch).float().detach()
         losses = functional.cross_entropy(logits, batch["targets"], reduction="none")
         guesses, width = logits.argmax(dim=-1), batch["input_ids"].shape[1]
         examples = []

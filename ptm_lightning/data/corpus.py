@@ -82,7 +82,7 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
     folder = settings.cache / "tokens" / store_key(keys["--data.train"], text, reading_settings | {"held_out": share})
     if not folder.exists():
         with reading("tokenizing", _size(sources["--data.train"])) as advance:
-            texts = (t for t in _texts(sources["--data.train"], "--data.train", settings) if t is not None)
+            texts = _texts(sources["--data.train"], "--data.train", settings)
             build_stores(texts, coder, folder, validation_share=share, on_progress=advance)
         logger.info("tokens are kept in %s (delete it to free the space)", settings.cache)
     train = TokenStore.open(folder / "train")
@@ -94,7 +94,7 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
         other_folder = settings.cache / "tokens" / key
         if not other_folder.exists():
             with reading("tokenizing", _size(sources[flag])) as advance:
-                texts = (t for t in _texts(sources[flag], flag, settings) if t is not None)
+                texts = _texts(sources[flag], flag, settings)
                 build_store(texts, coder, other_folder, sentences_of=train.folder, on_progress=advance, flag=flag)
         return TokenStore.open(other_folder)
 
@@ -102,7 +102,12 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
         raise UserError("--data.validation: give a source, or hold a share out with --data.validation_share 0.02")
     validation = other("--data.validation") or TokenStore.open(folder / "validation")
     return Corpus(
-        tokenizer, train, validation, other("--data.test"), (0, len(train)), _provenance(settings, train, validation)
+        tokenizer,
+        train,
+        validation,
+        other("--data.test"),
+        (0, *train.info["sources"]),
+        _provenance(settings, train, validation),
     )
 
 

@@ -70,7 +70,7 @@ def lay_out(start: Ints, length: Ints, draw: Ints, *, layout: Layout, max_length
         start: (d,) where each document begins in the token store.
         length: (d,) its tokens.
         draw: (d,) how often it was drawn before.
-        layout: "rows": a piece of a document in each row. "packed": several framed pieces in a row, to be isolated by the
+        layout: "rows": a piece of a document in each row. "packed": several framed pieces in a row, isolated by the
             attention mask. "blocks": one stream of documents, each closed by the separator, cut every `max_length`.
         max_length: Longest row, special tokens included.
         frame: The special tokens around a text.

@@ -36,7 +36,7 @@ class TextData(LightningDataModule):
     """
 
     train: list[str] = field(default_factory=lambda: ["builtin:python"])
-    """What to train on: .txt .jsonl .json .csv .tsv .parquet (also .gz), folders, globs, hub data sets, builtin:python."""
+    """What to train on: files (.txt .jsonl .json .csv .tsv .parquet .gz), folders, globs, the hub, builtin:python."""
     validation: list[str] | None = None
     """Sources to validate on. Without them, documents are held out by a hash of their text."""
     test: list[str] | None = None
@@ -58,7 +58,7 @@ class TextData(LightningDataModule):
     batch_size: int | None = None
     """Rows of a micro-batch, instead of batch_tokens."""
     layout: Layout = "rows"
-    """rows: a piece of a document in each, batched by length; packed: several isolated in a row; blocks: one stream, cut."""
+    """rows: a piece of a document in each; packed: several isolated in a row; blocks: one stream, cut."""
     weights: list[float] | None = None
     """Share of each training source in the tokens seen; default: by size."""
     split_text: Literal["blank_line", "line"] = "blank_line"
@@ -87,7 +87,7 @@ class TextData(LightningDataModule):
             self.batch_tokens = None
         if self.weights is not None and len(self.weights) != len(self.train):
             raise UserError(
-                f"--data.weights: {len(self.weights)} weights for {len(self.train)} sources of --data.train; give each one"
+                f"--data.weights: {len(self.weights)} for {len(self.train)} sources of --data.train; give each one"
             )
 
     # What a subclass says

@@ -88,7 +88,7 @@ def store_key(sources: Iterable[str], tokenizer_json: str, settings: dict[str, A
 
 
 def build_stores(
-    texts: Iterable[str],
+    texts: Iterable[str | None],
     tokenizer: Tokenizer,
     folder: Path,
     *,
@@ -101,7 +101,7 @@ def build_stores(
     A document is held out when the hash of its text says so: copies of a document fall on the same side.
 
     Args:
-        texts: Documents; read once, never all in memory.
+        texts: Documents; read once, never all in memory. None ends a source.
         tokenizer: Without padding and truncation, see `ptm_lightning.data.tokenizer.raw`.
         folder: Appears complete or not at all. Other processes wait for the one that builds.
         validation_share: Share of documents to hold out, 0 <= share < 1.
@@ -127,7 +127,7 @@ def build_stores(
 
 
 def build_store(
-    texts: Iterable[str],
+    texts: Iterable[str | None],
     tokenizer: Tokenizer,
     folder: Path,
     *,
@@ -138,7 +138,7 @@ def build_store(
     """Writes a single store, for a source of its own. Returns at once if it is there.
 
     Args:
-        texts: Documents; read once.
+        texts: Documents; read once. None ends a source.
         tokenizer: Without padding and truncation.
         folder: Appears complete or not at all.
         sentences_of: A training store's folder: tokens of sentences that it doesn't contain are marked as fresh.
@@ -208,11 +208,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _kept(texts: Iterable[str], validation_share: float, spool: IO[str]) -> Iterator[str]:
+def _kept(texts: Iterable[str | None], validation_share: float, spool: IO[str]) -> Iterator[str | None]:
     """Passes on what is trained on, and writes down what is held out."""
     border = int(validation_share * 2**64)
     for text in texts:
-        if border and number(text.encode("utf-8", "replace")) < border and text.strip():
+        if text and border and number(text.encode("utf-8", "replace")) < border and text.strip():
             spool.write(json.dumps(text) + "\n")
         else:
             yield text

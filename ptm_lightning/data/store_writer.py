@@ -22,7 +22,7 @@ from ptm_lightning.errors import UserError
 Progress = Callable[[int], None]
 Take = Callable[[list[str], list[Encoding]], None]
 
-FORMAT = 1
+FORMAT = 2
 """To be raised when the files, the rule for sentences or their hashes change: stores are then built anew."""
 
 _BATCH_BYTES = 1_000_000
@@ -40,12 +40,18 @@ class _Batch:
     hashes: list[int] = field(default_factory=list)
     empty: int = 0
     repaired: int = 0
+    ends_source: bool = False
 
 
-def _batches(texts: Iterable[str]) -> Iterator[_Batch]:
+def _batches(texts: Iterable[str | None]) -> Iterator[_Batch]:
     """Documents in groups of about a megabyte, large enough for all cores and small against memory."""
     batch = _Batch()
     for text in texts:
+        if text is None:
+            batch.ends_source = True
+            yield batch
+            batch = _Batch()
+            continue
         if not text or text.isspace():
             batch.empty += 1
             continue
@@ -65,7 +71,9 @@ def _batches(texts: Iterable[str]) -> Iterator[_Batch]:
     yield batch
 
 
-def _encoded(texts: Iterable[str], tokenizer: Tokenizer, offsets: bool) -> Iterator[tuple[_Batch, list[Encoding]]]:
+def _encoded(
+    texts: Iterable[str | None], tokenizer: Tokenizer, offsets: bool
+) -> Iterator[tuple[_Batch, list[Encoding]]]:
     """Batches with their encodings, in order; the next ones are encoded on all cores while the caller works."""
     encode: Any = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
     waiting: deque[tuple[_Batch, Future[list[Encoding]]]] = deque()
@@ -119,7 +127,7 @@ def _fresh(texts: list[str], encodings: list[Encoding], compare: Path) -> npt.ND
 
 
 def write_store(
-    texts: Iterable[str],
+    texts: Iterable[str | None],
     tokenizer: Tokenizer,
     folder: Path,
     compare: Path | None,
@@ -129,7 +137,7 @@ def write_store(
     """Writes a store's files into a folder, in one pass over the texts.
 
     Args:
-        texts: Documents; read once.
+        texts: Documents; read once. None ends a source, and the store knows how many documents came before.
         tokenizer: Without padding and truncation.
         folder: Is made if it isn't there.
         compare: The sentences.bin of a training store; None for a store that others are compared with.
@@ -144,6 +152,7 @@ def write_store(
     dtype = np.dtype(np.uint16 if size <= 2**16 else np.uint32)
     totals = dict.fromkeys(("documents", "tokens", "characters", "bytes", "empty", "repaired"), 0)
     counts = np.zeros(size, dtype=np.int64)
+    ends: list[int] = []
     sentences = _training_sentences(folder) if compare is None else _fresh_tokens(folder, compare)
     with (
         open(folder / "tokens.bin", "wb") as tokens,
@@ -162,6 +171,8 @@ def write_store(
             documents.add(np.array(batch.hashes, dtype=np.uint64)[filled])
             take(batch.texts, encodings)
             _count(totals, batch, len(ids), int(filled.sum()))
+            if batch.ends_source:
+                ends.append(totals["documents"])
             if on_progress is not None:
                 on_progress(batch.bytes)
         if not totals["documents"]:
@@ -174,6 +185,7 @@ def write_store(
         "unknown": 0 if unknown is None else int(counts[unknown]),
         "duplicates": totals["documents"] - distinct,
         "dtype": dtype.name,
+        "sources": ends or [totals["documents"]],
     }
     (folder / "info.json").write_text(json.dumps(info, indent=1), encoding="utf-8")
 

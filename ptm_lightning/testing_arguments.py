@@ -1,0 +1,155 @@
+"""The clause that every public argument changes something or is refused."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ptm_lightning.data.module import TextData
+from ptm_lightning.errors import UserError
+from ptm_lightning.export import export
+from ptm_lightning.testing_case import Case, Recorder, digest, quiet
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another value of an argument, and what else must be given for it to mean something."""
+
+    value: Any
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the same class, given in both of the runs that are compared."""
+
+
+def every_argument_counts(case: Case) -> None:
+    """Each argument of the task and of its data module, set to another value, changes something that can be seen.
+
+    Or a UserError refuses the value. What can be seen: the network's config, initial weights, batches, losses, learning
+    rates, the optimizer's groups, metrics, the place of the cache, worker processes, and predictions.
+    """
+    known = _known_alternatives(case) | dict(case.alternatives)
+    usual: dict[str, list[str]] = {}
+    assert list(_seen(case, {}, {})) == list(_seen(case, {}, {})), "two runs with the same arguments differ"
+    for section, cls in {"task": case.task_class, "data": case.task_class.data_class}.items():
+        hints = get_type_hints(cls, localns={"TextData": TextData})
+        for name in (item.name for item in fields(cls) if item.init):
+            for other in _others(case, section, name, hints[name], known):
+                given = _changes(section, other.given)
+                if repr(given) not in usual:
+                    usual[repr(given)] = list(_seen(case, *given))
+                _check(case, section, name, other, usual[repr(given)])
+
+
+def _check(case: Case, section: str, name: str, other: Alternative, without: list[str]) -> None:
+    what = f"{section} argument {name}"
+    changes = _changes(section, {**other.given, name: other.value})
+    try:
+        changed = any(a != b for a, b in zip(without, _seen(case, *changes), strict=True))
+    except UserError:
+        return
+    except Exception as error:
+        problem = f"{what} = {other.value!r} neither works nor is refused: {type(error).__name__}: {error}"
+        raise AssertionError(problem) from error
+    assert changed, f"{what} = {other.value!r} changes nothing and is not refused"
+
+
+def _changes(section: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    return (dict(changes), {}) if section == "task" else ({}, dict(changes))
+
+
+def _others(case: Case, section: str, name: str, hint: Any, known: Mapping[str, Any]) -> Iterator[Alternative]:
+    """The named alternative; without one, what the type suggests."""
+    if name in known:
+        named = known[name]
+        yield named if isinstance(named, Alternative) else Alternative(named)
+        return
+    module = case.task() if section == "task" else case.data()
+    present = getattr(module, name)
+    if get_origin(hint) is Literal:
+        yield from (Alternative(choice) for choice in get_args(hint) if choice != present)
+    elif isinstance(present, bool):
+        yield Alternative(not present)
+    elif isinstance(present, int):
+        yield Alternative(present + 1)
+    elif isinstance(present, float) and present:
+        yield Alternative(present / 2)
+    else:
+        raise AssertionError(
+            f"no other value is known for the {section} argument {name}; "
+            f"name one: check_task({case.task_class.__name__}, alternatives={{{name!r}: ...}})"
+        )
+
+
+def _known_alternatives(case: Case) -> dict[str, Any]:
+    """Other values for the arguments of `Task` and `TextData` whose type alone suggests none."""
+    texts = {name: str(case.folder / "texts" / name) for name in ("train.txt", "other.txt", "test.txt")}
+    columns = str(case.folder / "texts" / "columns.jsonl")
+    task = case.task()
+    return {
+        "backbone": str(_backbone(case)),
+        "architecture": "roberta" if task.architecture != "roberta" else "bert",
+        "size": Alternative("mini", given={"overrides": None}),
+        "overrides": {**(task.overrides or {}), "num_hidden_layers": 2},
+        "warmup": 2.0,
+        "weight_decay": 0.5,
+        "betas": (0.5, 0.6),
+        "ema": 0.5,
+        "train": [texts["other.txt"]],
+        "validation": [texts["other.txt"]],
+        "test": [texts["other.txt"]],
+        "predict": [texts["test.txt"]],
+        "text": Alternative(["the [MASK] sees a dog ."], given={"predict": None}),
+        "tokenizer": str(_tokenizer(case)),
+        "vocab_size": 90,
+        "max_length": 16,
+        "batch_tokens": 128,
+        "batch_size": 3,
+        "weights": Alternative([1.0, 9.0], given={"train": [texts["train.txt"], texts["other.txt"]]}),
+        "columns": Alternative({"text": "body"}, given={"train": [columns]}),
+        "validation_share": Alternative(0.4, given={"validation": None}),
+        "num_workers": 2,
+        "cache_dir": str(case.folder / "other_cache"),
+    }
+
+
+def _backbone(case: Case) -> str:
+    folder = case.folder / "backbone"
+    if not folder.exists():
+        with quiet():
+            export(case.trained[1], folder, case.task_class, settings={})
+    return str(folder)
+
+
+def _tokenizer(case: Case) -> str:
+    """One that was trained on other text."""
+    data = case.data(train=[str(case.folder / "texts" / "other.txt")], vocab_size=100)
+    case.validation(data)
+    folder = case.folder / "tokenizer"
+    data.hf_tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def _seen(case: Case, task_changes: Mapping[str, Any], data_changes: Mapping[str, Any]) -> Iterator[str]:
+    """What can be seen of a task with these arguments: first of training, then of testing, then of predicting."""
+    task, data = case.task(**task_changes), case.data(**data_changes)
+    recorder = case.fit(task, data)
+    assert task.network is not None
+    training = {name: value for name, value in vars(recorder).items() if not name.startswith("_")}
+    yield digest([training, task.network.config.to_dict(), task.total_steps, str(data.corpus.train.folder)])
+    with quiet():
+        tested = Recorder()
+        metrics = case.trainer(tested).test(task, case.data(**data_changes), verbose=False) if data.test else []
+        yield digest([tested.validation_batches, metrics])
+        yield digest(_predicted(case, task, data_changes))
+
+
+def _predicted(case: Case, task: Any, data_changes: Mapping[str, Any]) -> Any:
+    if not predicts(case):
+        return None
+    try:
+        return case.trainer().predict(task, case.data(**data_changes))
+    except UserError as error:
+        return str(error)
+
+
+def predicts(case: Case) -> bool:
+    """Whether the task and its data module say how to predict."""
+    return case.task_class.data_class.predict_batch is not TextData.predict_batch
