@@ -2,15 +2,11 @@
 
 import os
 import secrets
-import socket
+import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from netrc import NetrcParseError, netrc
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger
@@ -19,13 +15,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from ptm_lightning.log import say
 from ptm_lightning.run import read_config, without_secrets
 
-from .wandb_history import STEP, Sent, csv_rows, local_history, server_history, unsent
+from .wandb_history import STEP, Sent, csv_rows, ends, local_history, server_history, unsent
+from .wandb_server import why_offline
 
 if TYPE_CHECKING:
     from wandb import Run
 
-REACH_SECONDS, INIT_SECONDS, FINISH_SECONDS = 2.0, 10.0, 60.0
-"""The longest waits for the server: to answer at all, to open a run, to take the rest of it."""
+INIT_SECONDS, FINISH_SECONDS, FLUSH_SECONDS = 10.0, 60.0, 2.0
+"""The longest waits: for the server to open a run and to take the rest of it, for the disk to have it."""
 
 
 class Wandb(Logger):
@@ -147,8 +144,11 @@ class Wandb(Logger):
     def finish(self) -> None:
         """Closes the run, waiting for the server at most a minute. The end of the process does it too."""
         if self._run is not None:
-            self._attempt(self._run.finish)
-            self._run = None
+            run, self._run = self._run, None
+            try:
+                close(run)
+            except Exception as error:
+                say(f"W&B failed at the end of the run ({_first_line(error)}); metrics.csv is the record")
         while self._environment:
             os.environ.pop(self._environment.pop(), None)
 
@@ -163,6 +163,8 @@ class Wandb(Logger):
                 os.environ[variable] = str(self._folder / "wandb" / "files")
                 self._environment.append(variable)
         try:
+            if wandb.run is not None and wandb.run.id == self.version:
+                close(wandb.run)  # an earlier logger's, in the same process
             why = "as asked" if self._offline else why_offline()
             if why is None:
                 run = self._init(None)
@@ -189,7 +191,7 @@ class Wandb(Logger):
             id=self._id(),
             resume="allow",
             mode=mode,
-            reinit="create_new",
+            reinit="finish_previous",
             settings=wandb.Settings(init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, quiet=True),
         )
         run.config.update(self._config, allow_val_change=True)  # type: ignore[no-untyped-call]
@@ -242,54 +244,15 @@ class Wandb(Logger):
         import wandb
 
         say(f"W&B failed ({_first_line(error)}); training goes on without it, and metrics.csv is the record")
-        return wandb.init(mode="disabled", reinit="create_new")
+        return wandb.init(mode="disabled", reinit="finish_previous")
 
 
-def why_offline() -> str | None:
-    """Why a run can't be sent at once, in words; None if it can, or if W&B is switched off by $WANDB_MODE."""
-    import wandb
-
-    settings = wandb.setup().settings
-    if settings.mode in ("offline", "dryrun"):
-        return f"WANDB_MODE is {settings.mode}"
-    if settings.mode == "disabled":
-        return None
-    if not (settings.api_key or settings.identity_token_file or _netrc_has_key(settings.base_url)):
-        return "no API key is set"
-    if not reachable(settings.base_url):
-        return f"{settings.base_url} doesn't answer"
-    return None
-
-
-def _netrc_has_key(url: str) -> bool:
-    try:
-        known = netrc(os.environ.get("NETRC")).hosts
-    except (OSError, NetrcParseError):
-        return False
-    return bool(known.keys() & {urlsplit(url).netloc, "api.wandb.ai", "default"})
-
-
-def reachable(url: str) -> bool:
-    """Whether the server, or the proxy before it, takes a connection within 2 s."""
-    target = urlsplit(url)
-    proxy = getproxies().get(target.scheme)
-    if proxy and not proxy_bypass(target.hostname or ""):
-        target = urlsplit(proxy)
-    answers: list[bool] = []
-
-    def connect() -> None:
-        try:
-            address = (target.hostname or "", target.port or (443 if target.scheme == "https" else 80))
-            socket.create_connection(address, REACH_SECONDS).close()
-        except OSError:
-            return
-        answers.append(True)
-
-    # The time-out of a socket doesn't hold for the search of its address.
-    thread = Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(REACH_SECONDS)
-    return bool(answers)
+def close(run: "Run") -> None:
+    """Finishes a run, and waits until its file is whole: W&B writes the end of it a little later."""
+    run.finish()
+    file, deadline = Path(run.settings.sync_file), time.monotonic() + FLUSH_SECONDS
+    while file.exists() and not ends(file) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _first_line(error: Exception) -> str:

@@ -91,6 +91,11 @@ def read_records(path: Path) -> Iterator[Any]:
             payload = b""
 
 
+def ends(path: Path) -> bool:
+    """Whether a .wandb file is whole, up to the end of its run."""
+    return any(record.HasField("exit") for record in read_records(path))
+
+
 def csv_rows(path: Path, until: int) -> Iterator[tuple[int, float | None, dict[str, float]]]:
     """The rows of `metrics.csv` up to a step.
 

@@ -116,6 +116,7 @@ class TextData(LightningDataModule):
             if (given := self._given_tokenizer()) is None:
                 raise UserError("--data.predict: there is no model to predict with; give --run_dir or --model.backbone")
             self.hf_tokenizer = given
+            self.max_length = min(self.max_length, given.model_max_length)
         else:
             self.corpus = prepare_corpus(self._settings(), self._given_tokenizer())
             self.hf_tokenizer = self.corpus.tokenizer
