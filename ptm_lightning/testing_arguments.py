@@ -26,16 +26,25 @@ def every_argument_counts(case: Case) -> None:
     rates, the optimizer's groups, metrics, the place of the cache, worker processes, and predictions.
     """
     known = _known_alternatives(case) | dict(case.alternatives)
-    usual: dict[str, list[str]] = {}
-    assert list(_seen(case, {}, {})) == list(_seen(case, {}, {})), "two runs with the same arguments differ"
-    for section, cls in {"task": case.task_class, "data": case.task_class.data_class}.items():
-        hints = get_type_hints(cls, localns={"TextData": TextData})
-        for name in (item.name for item in fields(cls) if item.init):
-            for other in _others(case, section, name, hints[name], known):
-                given = _changes(section, other.given)
-                if repr(given) not in usual:
-                    usual[repr(given)] = list(_seen(case, *given))
-                _check(case, section, name, other, usual[repr(given)])
+    tries = [
+        (section, name, other)
+        for section, cls in {"task": case.task_class, "data": case.task_class.data_class}.items()
+        for name, hint in _arguments(cls).items()
+        for other in _others(case, section, name, hint, known)
+    ]
+    usual = {"({}, {})": list(_seen(case, {}, {}))}
+    assert usual["({}, {})"] == list(_seen(case, {}, {})), "two runs with the same arguments differ"
+    for section, name, other in reversed(tries):  # a class's own arguments first: their faults are the likely ones
+        given = _changes(section, other.given)
+        if repr(given) not in usual:
+            usual[repr(given)] = list(_seen(case, *given))
+        _check(case, section, name, other, usual[repr(given)])
+
+
+def _arguments(cls: type) -> dict[str, Any]:
+    """Names and types."""
+    hints = get_type_hints(cls, localns={"TextData": TextData})
+    return {item.name: hints[item.name] for item in fields(cls) if item.init}
 
 
 def _check(case: Case, section: str, name: str, other: Alternative, without: list[str]) -> None:

@@ -32,7 +32,7 @@ _DEEDS = ("sees", "follows", "never finds", "likes", "hears")
 _PLACES = ("in the garden", "near the river", "behind the house", "under a tree")
 
 
-@dataclass
+@dataclass(eq=False)
 class Recorder(Callback):
     """What can be seen of a run from outside."""
 
@@ -167,6 +167,12 @@ class Case:
             trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
         return recorder
 
+    def ready(self, data: TextData) -> Task:
+        """A task that has met its data and is yet untrained."""
+        task = self.task()
+        self.fit(task, data, max_steps=0)
+        return task
+
     def epoch(self, data: TextData, accumulate: int = 1) -> list[Batch]:
         """The batches of the first epoch, as the trainer would get them."""
         self._set_up(data, accumulate)
@@ -223,7 +229,7 @@ def write_texts(folder: Path) -> dict[str, Any]:
     return {
         **{name: [str(folder / f"{name}.txt")] for name in ("train", "validation", "test")},
         "predict": [str(folder / "predict.jsonl")],
-        "vocab_size": 120,
+        "vocab_size": 300,
         "max_length": 32,
         "batch_tokens": 256,
     }

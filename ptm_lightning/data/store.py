@@ -116,7 +116,8 @@ def build_stores(
             return
         with open(partial / "held_out.jsonl", "w+", encoding="ascii") as spool:
             kept = _kept(texts, validation_share, spool)
-            write_store(kept, tokenizer, partial / "train", None, on_progress, f"{flag}: no document has any text")
+            left = " but those held out; give more, or --data.validation" if validation_share else ""
+            write_store(kept, tokenizer, partial / "train", None, on_progress, f"{flag}: no document with text{left}")
             if validation_share:
                 spool.seek(0)
                 held_out = (json.loads(line) for line in spool)
@@ -151,7 +152,7 @@ def build_store(
     with _once(folder) as partial:
         if partial is not None:
             compare = sentences_of / "sentences.bin" if sentences_of else None
-            write_store(texts, tokenizer, partial, compare, on_progress, f"{flag}: no document has any text")
+            write_store(texts, tokenizer, partial, compare, on_progress, f"{flag}: no document with text")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ptm_lightning.callbacks import wandb as module
 from ptm_lightning.callbacks import wandb_server
 from ptm_lightning.callbacks.record import CSVRecord
 from ptm_lightning.callbacks.wandb import Wandb
-from ptm_lightning.callbacks.wandb_history import Sent, csv_rows, local_history, server_history, unsent
+from ptm_lightning.callbacks.wandb_history import Sent, csv_rows, server_history, unsent
 from ptm_lightning.callbacks.wandb_server import netrc_has_key, reachable
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
