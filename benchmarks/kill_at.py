@@ -80,7 +80,7 @@ def report(death: Death, step: int) -> None:
 
 @contextmanager
 def traced(*options: str) -> Iterator[None]:
-    """strace on this thread: `options` say what it does to the system calls made inside."""
+    """Puts strace on this thread: `options` say what it does to the system calls made inside."""
     ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_ulong(PR_SET_PTRACER_ANY), 0, 0, 0)
     thread = threading.get_native_id()
     tracer = subprocess.Popen(["strace", "-qq", "-p", str(thread), *options], stderr=subprocess.DEVNULL)
@@ -153,23 +153,18 @@ class KillAt(Callback):
 def arm(death: Death) -> None:
     """Wraps what leads to the place, in this process."""
     from ptm_lightning.callbacks import checkpoints, export
+
     from ptm_lightning.data import corpus
 
-    first: Any = Trainer.fit
-
-    def fit(trainer: Any, *args: Any, **kwargs: Any) -> None:
-        trainer.callbacks.insert(0, KillAt(death))
-        first(trainer, *args, **kwargs)
-
-    Trainer.fit = fit  # type: ignore[method-assign]
+    _wrap(Trainer, "fit", lambda fit, trainer, *args, **kwargs: _fit_with(KillAt(death), fit, trainer, *args, **kwargs))
     if int(os.environ.get("LOCAL_RANK", "0")):
         return
     if death.place == "training the tokenizer":
-        _wrap(corpus, "train_tokenizer", lambda call, *args, **kwargs: (call(*args, **kwargs), die(death, 0)))
+        _wrap(corpus, "train_tokenizer", lambda train, *args: _die_after(death, train, *args))
     if death.place == "tokenizing":
-        _wrap(corpus, "build_stores", lambda call, *args, **kwargs: call(*args, **_dying(death, kwargs)))
+        _wrap(corpus, "build_stores", lambda build, *args, **kwargs: build(*args, **_dying(death, kwargs)))
     if death.place == "writing":
-        _wrap(checkpoints.Checkpoints, "_save", lambda call, *args: _die_in_save(death, call, *args))
+        _wrap(checkpoints.Checkpoints, "_save", lambda save, *args: _die_in_save(death, save, *args))
     if death.place == "exporting":
         _wrap(export, "export", lambda *args, **kwargs: die(death, death.step))
 
@@ -177,6 +172,16 @@ def arm(death: Death) -> None:
 def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
     first = getattr(owner, name)
     setattr(owner, name, lambda *args, **kwargs: wrapper(first, *args, **kwargs))
+
+
+def _fit_with(callback: Callback, fit: Callable[..., None], trainer: Any, *args: Any, **kwargs: Any) -> None:
+    trainer.callbacks.insert(0, callback)
+    fit(trainer, *args, **kwargs)
+
+
+def _die_after(death: Death, call: Callable[..., Any], *args: Any) -> None:
+    call(*args)
+    die(death, 0)
 
 
 def _dying(death: Death, kwargs: dict[str, Any]) -> dict[str, Any]:

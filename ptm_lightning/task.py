@@ -15,22 +15,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
-from ptm_lightning.checkpoint import FORMAT, KEY, SafeCheckpointIO, load_checkpoint
+from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.noise import Purpose, hash64
 from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
+from ptm_lightning.limits import check_trainer
 from ptm_lightning.link import Link
-from ptm_lightning.models.build import (
-    build_network,
-    check_fit,
-    load_network,
-    network_from_config,
-    takes_position_ids,
-)
-from ptm_lightning.models.config import build_config, position_offset
+from ptm_lightning.models.build import check_fit, takes_position_ids
+from ptm_lightning.models.config import position_offset
 from ptm_lightning.models.masks import attention_mask, isolates
 from ptm_lightning.models.rows import only_rows
+from ptm_lightning.models.start import start_network
 from ptm_lightning.optim import Schedule, adamw, schedule_factor, warmup_steps
 from ptm_lightning.terms import RunningSums, Terms, step_loss
 
@@ -122,7 +118,7 @@ class Task(LightningModule):
         """Meets the data, readies the network and what makes runs exact."""
         self.configure_model()
         assert self.network is not None
-        data: TextData = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: TextData | None = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
             check_fit(self.network, data.link.vocabulary, data.link.max_length)
             if data.link.tokenizer != self._link.tokenizer:
@@ -132,8 +128,9 @@ class Task(LightningModule):
             self.link = replace(self._link, provenance=data.link.provenance, max_length=data.link.max_length)
             if not isolates(self.network.config):
                 data.lay_out_in_rows(f"{self.network.config.model_type} can't isolate packed documents")
-        if stage == "fit":
-            self._check_trainer(data)
+        if stage == "fit" and self._has_data():
+            assert data is not None
+            check_trainer(self.trainer)
             self.total_steps = self.total_steps or data.total_steps()
 
     def configure_model(self) -> None:
@@ -142,33 +139,16 @@ class Task(LightningModule):
             return
         if self.link is None:
             self.link = self.trainer.datamodule.link  # type: ignore[attr-defined]
-        self.network = self._network()
+        self.network = start_network(self.auto_class, self, self._link)
         self.link = self._link.with_network(
             self.network.config.to_diff_dict() | {"model_type": self.network.config.model_type}
         )
 
     def _has_data(self) -> bool:
         if self._trainer is not None and self.trainer.datamodule is None:  # type: ignore[attr-defined]
-            raise UserError(
-                f"{type(self).__name__} needs its data: fit(task, datamodule={self.data_class.__name__}(...))"
-            )
+            name = self.data_class.__name__
+            raise UserError(f"{type(self).__name__} needs its data: fit(task, datamodule={name}(...))")
         return self._trainer is not None
-
-    def _network(self) -> PreTrainedModel:
-        link = self._link
-        if link.network is not None:
-            return network_from_config(self.auto_class, link.network)
-        if self.backbone:
-            return load_network(self.auto_class, self.backbone, self.seed)
-        config = build_config(
-            self.architecture,
-            self.size,
-            self.overrides,
-            vocab_size=link.vocabulary,
-            max_length=link.max_length,
-            special_ids=link.special_ids,
-        )
-        return build_network(self.auto_class, config, self.seed)
 
     @property
     def _link(self) -> Link:
@@ -208,21 +188,6 @@ class Task(LightningModule):
         self.load_state_dict(saved["state_dict"])
 
     # Training
-
-    def _check_trainer(self, data: "TextData | None") -> None:
-        trainer = self.trainer
-        if data is None:
-            raise UserError(
-                f"{type(self).__name__} needs its data: fit(task, datamodule={self.data_class.__name__}(...))"
-            )
-        limit, accumulate = trainer.limit_train_batches, trainer.accumulate_grad_batches
-        if isinstance(limit, int) and limit % accumulate:
-            raise UserError(
-                f"--trainer.limit_train_batches {limit} cuts an optimizer step of {accumulate} micro-batches; "
-                "give a multiple"
-            )
-        if type(trainer.strategy.checkpoint_io).__name__ == "TorchCheckpointIO":
-            trainer.strategy.checkpoint_io = SafeCheckpointIO()
 
     def configure_callbacks(self) -> Sequence[Callback] | Callback:
         """Lightning's weight averaging, if asked for."""

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +18,8 @@ from ptm_lightning.export import export
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Term, Terms, step_loss
 from ptm_lightning.testing_arguments import Alternative, every_argument_counts, predicts
-from ptm_lightning.testing_case import STEPS, TINY, Case, digest, quiet, switch_dropout_off, write_texts
+from ptm_lightning.testing_case import STEPS, TINY, Case, digest, quiet, rows_of, switch_dropout_off
+from ptm_lightning.testing_texts import write_texts
 
 __all__ = ["CLAUSES", "Alternative", "Case", "Clause", "check_task", "targets_restore_the_text"]
 
@@ -144,9 +145,9 @@ def workers_give_equal_batches(case: Case) -> None:
 
 
 def noise_ignores_the_batch(case: Case) -> None:
-    """The same documents give the same noised rows, however they are put together in batches, and at each validation."""
+    """A document gives the same noised row in batches of any size, and at each validation."""
     for batches in (case.epoch, case.validation):
-        rows = [Counter(_rows(batches(case.data(batch_tokens=None, batch_size=size)))) for size in (3, 7, 7)]
+        rows = [Counter(rows_of(batches(case.data(batch_tokens=None, batch_size=size)))) for size in (3, 7, 7)]
         assert rows[1] == rows[2], f"{batches.__name__}: the same batches twice have different noise"
         changed = (rows[0] - rows[1]).total()
         assert not changed, f"{batches.__name__}: {changed} of {rows[0].total()} rows differ in batches of 3 and of 7"
@@ -287,24 +288,3 @@ def _first_difference(own: Sequence[str], theirs: Sequence[str]) -> str:
     if len(own) != len(theirs):
         return f"{len(own)} batches without workers, {len(theirs)} with 2"
     return f"batch {next(i for i, (a, b) in enumerate(zip(own, theirs, strict=True)) if a != b)} differs"
-
-
-def _rows(batches: Sequence[Batch]) -> Iterator[str]:
-    """A hash of each row: its real places, and what the batch says of it."""
-    for batch in batches:
-        real = batch["document_ids"] > 0
-        rows, width = real.shape
-        index = batch.get("target_index", torch.zeros(0, dtype=torch.long))
-        for row in range(rows):
-            mine = index // width == row
-            values: dict[str, Any] = {"places": index[mine] % width}
-            for name, value in batch.items():
-                if not isinstance(value, Tensor) or name == "target_index":
-                    continue
-                if name in ("targets", "fresh"):
-                    values[name] = value[mine]
-                elif value.shape[:2] == real.shape:
-                    values[name] = value[row, real[row]]
-                elif len(value) == rows:
-                    values[name] = value[row]
-            yield digest(values)

@@ -7,7 +7,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ptm_lightning.data.module import TextData
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
+from ptm_lightning.task import Task
 from ptm_lightning.testing_case import Case, Recorder, digest, quiet
+
+SHARED = {item.name for cls in (Task, TextData) for item in fields(cls)}  # type: ignore[arg-type]
+"""Arguments that every task or data module has."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ def every_argument_counts(case: Case) -> None:
     ]
     usual = {"({}, {})": list(_seen(case, {}, {}))}
     assert usual["({}, {})"] == list(_seen(case, {}, {})), "two runs with the same arguments differ"
-    for section, name, other in reversed(tries):  # a class's own arguments first: their faults are the likely ones
+    tries.sort(key=lambda item: item[1] in SHARED)  # a task's own arguments first: their faults are the likely ones
+    for section, name, other in tries:
         given = _changes(section, other.given)
         if repr(given) not in usual:
             usual[repr(given)] = list(_seen(case, *given))
@@ -78,8 +83,8 @@ def _others(case: Case, section: str, name: str, hint: Any, known: Mapping[str, 
         yield Alternative(not present)
     elif isinstance(present, int):
         yield Alternative(present + 1)
-    elif isinstance(present, float) and present:
-        yield Alternative(present / 2)
+    elif isinstance(present, float):
+        yield Alternative(present / 2 or 0.1)
     else:
         raise AssertionError(
             f"no other value is known for the {section} argument {name}; "

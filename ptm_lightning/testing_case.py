@@ -1,9 +1,8 @@
 """What the clauses of the contract work with: a tiny corpus, tiny runs on it, and a record of what happens in them."""
 
-import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,10 +25,6 @@ STEPS = 3
 """Optimizer steps of a run, where it doesn't matter how many there are."""
 TINY = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 """A network of one narrow layer, in BERT's names for its dimensions."""
-
-_NAMES = ("the cat", "a dog", "the old horse", "some bird", "our fox", "the bear")
-_DEEDS = ("sees", "follows", "never finds", "likes", "hears")
-_PLACES = ("in the garden", "near the river", "behind the house", "under a tree")
 
 
 @dataclass(eq=False)
@@ -216,36 +211,6 @@ class Case:
                 path.rename(path.with_name(path.name.removeprefix("hidden_")))
 
 
-def write_texts(folder: Path) -> dict[str, Any]:
-    """Writes short documents, and says where they are as arguments of a data module."""
-    folder.mkdir(parents=True)
-    parts = {"train": (0, 61), "other": (100, 40), "validation": (200, 9), "test": (300, 7)}
-    for name, (first, count) in parts.items():
-        (folder / f"{name}.txt").write_text("\n\n".join(map(document, range(first, first + count))) + "\n")
-    rows = [{"text": document(i), "body": document(i + 1)} for i in range(400, 440)]
-    asked = [{"id": f"id-{i}", "text": document(i).replace("the", "[MASK]", 1 + i % 2)} for i in range(500, 507)]
-    for name, lines in {"columns": rows, "predict": asked}.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return {
-        **{name: [str(folder / f"{name}.txt")] for name in ("train", "validation", "test")},
-        "predict": [str(folder / "predict.jsonl")],
-        "vocab_size": 300,
-        "max_length": 32,
-        "batch_tokens": 256,
-    }
-
-
-def document(number: int) -> str:
-    """One to four sentences on lines of their own, each with "the" in it; numbers apart make different ones."""
-    lines = []
-    for i in range(1 + number % 4):
-        nth = (number + 1) * 7919 + i * 104729
-        who, whom = _NAMES[nth % 6], _NAMES[nth // 6 % 6]
-        deed, place = _DEEDS[nth // 36 % 5], _PLACES[nth // 180 % 4]
-        lines.append(f"{who} {deed} {whom} {place} on the day {nth % 97} .")
-    return "\n".join(lines)
-
-
 def switch_dropout_off(module: nn.Module) -> None:
     """The networks behave as in evaluation, while the task itself still trains."""
     for child in module.children():
@@ -274,6 +239,27 @@ def digest(value: Any) -> str:
     else:
         text = repr(value).encode()
     return blake2b(text, digest_size=16).hexdigest()
+
+
+def rows_of(batches: Sequence[Batch]) -> Iterator[str]:
+    """A hash of each row: its real places, and what the batch says of it."""
+    for batch in batches:
+        real = batch["document_ids"] > 0
+        rows, width = real.shape
+        index = batch.get("target_index", torch.zeros(0, dtype=torch.long))
+        for row in range(rows):
+            mine = index // width == row
+            values: dict[str, Any] = {"places": index[mine] % width}
+            for name, value in batch.items():
+                if not isinstance(value, Tensor) or name == "target_index":
+                    continue
+                if name in ("targets", "fresh"):
+                    values[name] = value[mine]
+                elif value.shape[:2] == real.shape:
+                    values[name] = value[row, real[row]]
+                elif len(value) == rows:
+                    values[name] = value[row]
+            yield digest(values)
 
 
 @contextmanager

@@ -8,10 +8,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from ptm_lightning.tasks import MaskedLM, MaskedLMData
 from torch.nn import functional
 
 from ptm_lightning.errors import UserError
-from ptm_lightning.tasks import MaskedLM, MaskedLMData
 from ptm_lightning.terms import Ratio, RunningSums, Term, step_loss
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
@@ -172,7 +172,7 @@ def test_a_cut_window_is_refused(corpus: Path, tmp_path: Path):
 
 def test_a_run_without_an_end_is_refused(corpus: Path, tmp_path: Path):
     task, data = make(corpus)
-    with pytest.raises(UserError, match="--trainer.max_steps: give the run an end"):
+    with pytest.raises(UserError, match=r"--trainer\.max_steps: give the run an end"):
         trainer(tmp_path, max_steps=-1, max_epochs=-1).fit(task, data)
 
 

@@ -82,7 +82,7 @@ def test_framed_rows_equal_a_naive_loop(layout):
 
 
 def test_take_rows_numbers_them_anew():
-    start, length, tokens = documents(30)
+    start, length, _ = documents(30)
     pieces = lay_out(start, length, np.zeros_like(start), layout="packed", max_length=64, frame=FRAME)
     taken = take_rows(pieces, np.array([2, 0]))
     assert set(taken.row) == {0, 1}

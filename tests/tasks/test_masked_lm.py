@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from ptm_lightning.tasks import MaskedLM, MaskedLMData, masked_lm
 
 from ptm_lightning.data.noise import mask
 from ptm_lightning.errors import UserError
-from ptm_lightning.tasks import MaskedLM, MaskedLMData, masked_lm
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
@@ -174,7 +174,7 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str):
 
 
 def test_predictions_fill_masks_in_order(corpus: Path, tmp_path: Path):
-    task, data = prepared(corpus, tmp_path)
+    task, _ = prepared(corpus, tmp_path)
     texts = [f"the [MASK] of {word} is [MASK]." for word in ("a", "the", "an object")]
     trainer = task.trainer
     results = trainer.predict(task, MaskedLMData(text=texts, batch_size=2))

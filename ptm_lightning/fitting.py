@@ -1,0 +1,196 @@
+"""fit: the run folder, what may change on resume, training, and how it ended."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ptm_lightning.checkpoint import newest_valid
+from ptm_lightning.commandline import parse
+from ptm_lightning.errors import UserError
+from ptm_lightning.log import say
+from ptm_lightning.models.kernels import prepare_cpu
+from ptm_lightning.presets import CLASS, Layer, flatten, read_layer, unfill
+from ptm_lightning.run import (
+    Interrupted,
+    RunLock,
+    RunState,
+    State,
+    differences,
+    environment,
+    new_run_dir,
+    newest_unfinished,
+    read_config,
+    read_state,
+    write_config,
+    write_state,
+)
+from ptm_lightning.summary import how_to_resume, print_summary
+
+RUNS = Path("runs")
+RUN_DIR, CHECKPOINT, MATMUL = "PTM_RUN_DIR", "PTM_CHECKPOINT", "PTM_MATMUL"
+"""Environment variables that tell the other processes of a run what the first one has chosen."""
+LIMITS_AND_LOGGING = (
+    "trainer.max_",
+    "max_",
+    "trainer.logger",
+    "trainer.callbacks",
+    "trainer.log_every",
+    "trainer.enable_",
+    "trainer.val_check_interval",
+    "trainer.check_val_every",
+    "trainer.limit_val",
+    "trainer.num_sanity",
+    "trainer.default_root_dir",
+    "trainer.profiler",
+    "data.num_workers",
+    "data.cache_dir",
+    "data.predict",
+    "data.text",
+    "data.test",
+)
+"""Settings that may differ on resume."""
+
+
+def layers_of(own: argparse.Namespace, stored: Mapping[str, Any] | None = None, base: str = "base") -> list[Layer]:
+    """The layers below the command line; the embedded default only where nothing else is asked for."""
+    named = own.config or ([] if own.model or stored else ["default"])
+    below = [Layer("the run's config.yaml", dict(stored))] if stored else []
+    return [read_layer(base), *below, *(read_layer(name) for name in named)]
+
+
+def _preset(own: argparse.Namespace) -> str:
+    return Path(own.config[0]).stem if own.config else own.model or "default"
+
+
+def fit(own: argparse.Namespace, rest: list[str]) -> int:
+    """Trains, or goes on with a run."""
+    if own.dry_run:
+        with TemporaryDirectory() as scratch:
+            return _fit(own, rest, Path(scratch), None)
+    first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    if not first and RUN_DIR in os.environ:
+        folder = Path(os.environ[RUN_DIR])
+        return _fit(own, rest, folder, read_config(folder) if own.resume is not None else None)
+    folder = _run_folder(own)
+    with RunLock(folder) if first else nullcontext():
+        stored = read_config(folder) if own.resume is not None else None
+        os.environ[RUN_DIR] = str(folder)
+        try:
+            return _fit(own, rest, folder, stored)
+        finally:
+            for name in (RUN_DIR, CHECKPOINT, MATMUL):
+                os.environ.pop(name, None)
+
+
+def _run_folder(own: argparse.Namespace) -> Path:
+    if own.resume is not None:
+        if own.resume or own.run_dir:
+            return Path(own.resume or own.run_dir)
+        layers = layers_of(own)
+        task = own.model or next(
+            layer.values["model"][CLASS] for layer in reversed(layers) if CLASS in layer.values.get("model", {})
+        )
+        found = newest_unfinished(RUNS, _preset(own), task)
+        if found is None:
+            raise UserError(f"--resume: no unfinished run of {_preset(own)} ({task}) below {RUNS}; name its folder")
+        say(f"resuming {found}")
+        return found
+    if own.run_dir is None:
+        return new_run_dir(RUNS, _preset(own))
+    folder = Path(own.run_dir)
+    if (folder / "run.json").exists():
+        raise UserError(
+            f"--run_dir {folder}: holds a run already; go on with --resume {folder}, or choose another folder"
+        )
+    return folder
+
+
+def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[str, Any] | None) -> int:
+    stored_environment = (stored or {}).pop("environment", {})
+    line, config = parse(layers_of(own, stored), own, rest, str(folder))
+    if stored:
+        _refuse_changes(stored, unfill(config, str(folder)), folder)
+    task, data, trainer = line.model, line.datamodule, line.trainer
+    kernels = _prepare_kernels(stored_environment.get("kernels", {}).get("matmul", "auto"))
+    checkpoint = _checkpoint_to_resume(folder) if stored else None
+    if config.get("init_from") and checkpoint is None:
+        task.start_from(Path(config["init_from"]))
+    now = environment(trainer.precision, trainer.world_size) | {"kernels": kernels}
+    if changed := differences(stored_environment, now) if stored_environment else []:
+        say(f"continues, not bit-identical: {'; '.join(changed)}")
+    state: RunState = read_state(folder) or {"preset": _preset(own), "task": type(task).__name__}
+    if own.dry_run:
+        trainer.callbacks.append(_StopBeforeTraining())  # type: ignore[attr-defined]
+    if trainer.is_global_zero and not own.dry_run:
+        write_config(folder, unfill(config, str(folder)) | {"environment": now})
+        write_state(folder, {**state, "state": "running"})
+    outcome: State = "failed"
+    try:
+        trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+        outcome = "finished"
+    except _DryRun:
+        print("dry run: everything is in place; nothing was trained")
+        return 0
+    except Interrupted as stop:
+        outcome = "interrupted"
+        print(f"{stop}\n{how_to_resume(folder)}", file=sys.stderr)
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        raise
+    finally:
+        if trainer.is_global_zero and not own.dry_run:
+            write_state(folder, {**state, "state": outcome})
+    if trainer.is_global_zero:
+        print_summary(folder, task, data)
+    return 0
+
+
+def _prepare_kernels(matmul: Any) -> dict[str, str]:
+    """The same kernels in all processes: the first one chooses."""
+    kernels = prepare_cpu(os.environ.get(MATMUL, matmul), allocator=True)
+    os.environ[MATMUL] = kernels["matmul"]
+    return kernels
+
+
+class _DryRun(Exception):
+    pass
+
+
+class _StopBeforeTraining(Callback):
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise _DryRun
+
+
+def _checkpoint_to_resume(folder: Path) -> str | None:
+    if CHECKPOINT in os.environ:
+        return os.environ[CHECKPOINT] or None
+    path, messages = newest_valid(folder / "checkpoints")
+    for message in messages:
+        say(message)
+    if path is None:
+        say(f"no checkpoint yet in {folder}: starting over")
+    os.environ[CHECKPOINT] = str(path or "")
+    return str(path) if path else None
+
+
+def _refuse_changes(stored: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """On resume only limits and logging may change.
+
+    Raises:
+        UserError: With both values of the first other setting that differs.
+    """
+    before, after = flatten(stored), flatten(now)
+    for key in before | after:
+        if before.get(key) != after.get(key) and not key.startswith(LIMITS_AND_LOGGING):
+            raise UserError(
+                f"--{key}: {after.get(key)} now, {before.get(key)} in {folder}; leave it out to go on, "
+                "or start another run with --init_from"
+            )
