@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from ptm_lightning.data.module import TextData
     from ptm_lightning.errors import UserError
     from ptm_lightning.task import Task
-    from ptm_lightning.tasks import MaskedLM, MaskedLMData
     from ptm_lightning.terms import Ratio, Term
 
 __version__ = version("ptm-lightning")
@@ -19,11 +18,9 @@ _PUBLIC = {
     "Term": "ptm_lightning.terms",
     "Ratio": "ptm_lightning.terms",
     "UserError": "ptm_lightning.errors",
-    "MaskedLM": "ptm_lightning.tasks",
-    "MaskedLMData": "ptm_lightning.tasks",
 }
 
-__all__ = ["MaskedLM", "MaskedLMData", "Ratio", "Task", "Term", "TextData", "UserError"]
+__all__ = ["Ratio", "Task", "Term", "TextData", "UserError"]
 
 
 def __getattr__(name: str) -> Any:

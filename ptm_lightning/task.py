@@ -131,7 +131,7 @@ class Task(LightningModule):
         if stage == "fit" and self._has_data():
             assert data is not None
             check_trainer(self.trainer)
-            self.total_steps = self.total_steps or data.total_steps()
+            self.total_steps = data.total_steps()
 
     def configure_model(self) -> None:
         """Builds the network, once; without data and without a checkpoint's link there is nothing to build from yet."""

@@ -17,7 +17,7 @@ from ptm_lightning.data.predict import predict_texts
 from ptm_lightning.export import export
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Term, Terms, step_loss
-from ptm_lightning.testing_arguments import Alternative, every_argument_counts, predicts
+from ptm_lightning.testing_arguments import Alternative, every_argument_counts
 from ptm_lightning.testing_case import STEPS, TINY, Case, digest, quiet, rows_of, switch_dropout_off
 from ptm_lightning.testing_texts import write_texts
 
@@ -129,7 +129,7 @@ def loss_falls(case: Case) -> None:
     for _ in range(OVERFITTING_STEPS):
         loss = step_loss(task.terms(batch), batch["step_counts"])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[0] - losses[-1] > abs(losses[0]) / 2, (
@@ -160,7 +160,7 @@ def accumulation_is_equal(case: Case) -> None:
     gradients = []
     for size, accumulate in ((10**6, 1), (rows // 3 + 1, 3)):
         data = case.data(batch_tokens=None, batch_size=size)
-        settings = {"accumulate_grad_batches": accumulate, "max_steps": 1, "limit_val_batches": 0}
+        settings: dict[str, Any] = {"accumulate_grad_batches": accumulate, "max_steps": 1, "limit_val_batches": 0}
         seen = case.fit(case.task(), data, freeze_dropout=True, **settings)
         assert len(seen.batches) == accumulate, f"an epoch of {rows} rows gave {len(seen.batches)} batches of {size}"
         gradients.append(torch.cat([gradient.flatten() for gradient in seen.gradients[0].values()]))
@@ -172,7 +172,10 @@ def accumulation_is_equal(case: Case) -> None:
 def resume_is_equal(case: Case) -> None:
     """A run that goes on from a checkpoint has the losses and the weights of one that was never stopped, bit by bit."""
     for accumulate in (1, 2):
-        settings = {"accumulate_grad_batches": accumulate, "max_steps": _steps_of_an_epoch(case, accumulate) + 2}
+        settings: dict[str, Any] = {
+            "accumulate_grad_batches": accumulate,
+            "max_steps": _steps_of_an_epoch(case, accumulate) + 2,
+        }
         folder = case.folder / f"resume_{accumulate}"
         saver = ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=1)
         whole = case.fit(case.task(), case.data(), saver, **settings)
@@ -218,7 +221,7 @@ def export_is_equal(case: Case) -> None:
 
 def predictions_are_complete(case: Case) -> None:
     """There is one prediction for each input, in the inputs' order, with their ids."""
-    if not predicts(case):
+    if not case.predicts:
         return
     for size in (2, 32):
         data = case.data(batch_tokens=None, batch_size=size)

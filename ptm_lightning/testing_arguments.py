@@ -34,6 +34,7 @@ def every_argument_counts(case: Case) -> None:
         (section, name, other)
         for section, cls in {"task": case.task_class, "data": case.task_class.data_class}.items()
         for name, hint in _arguments(cls).items()
+        if case.predicts or name not in ("predict", "text")  # what is given is refused when it is to be predicted for
         for other in _others(case, section, name, hint, known)
     ]
     usual = {"({}, {})": list(_seen(case, {}, {}))}
@@ -156,14 +157,9 @@ def _seen(case: Case, task_changes: Mapping[str, Any], data_changes: Mapping[str
 
 
 def _predicted(case: Case, task: Any, data_changes: Mapping[str, Any]) -> Any:
-    if not predicts(case):
+    if not case.predicts:
         return None
     try:
         return case.trainer().predict(task, case.data(**data_changes))
     except UserError as error:
         return str(error)
-
-
-def predicts(case: Case) -> bool:
-    """Whether the task and its data module say how to predict."""
-    return case.task_class.data_class.predict_batch is not TextData.predict_batch

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.module import TextData
+from ptm_lightning.models.build import _quiet_transformers
 from ptm_lightning.task import Task
 
 STEPS = 3
@@ -132,6 +133,11 @@ class Case:
                     **settings,
                 }
             )
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the data module says how to make a batch to predict for."""
+        return self.task_class.data_class.predict_batch is not TextData.predict_batch
 
     def fit(
         self,
@@ -264,10 +270,10 @@ def rows_of(batches: Sequence[Batch]) -> Iterator[str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps Lightning's notes and warnings away."""
+    """Keeps the notes, warnings and progress bars of the libraries away."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _quiet_transformers():
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)

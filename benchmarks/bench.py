@@ -1,0 +1,177 @@
+"""Masked-language-model training beside the peers, on the same network, weights, text and precision, as ratios.
+
+    python benchmarks/bench.py                                     on the text that Python carries
+    python benchmarks/bench.py --text corpus.jsonl.gz --json bench.json
+    python benchmarks/bench.py --quick                             shows that it works; its numbers mean nothing
+
+Speed is useful tokens per second: padding isn't counted, nor are the first steps. Each measurement is a process of its
+own, so that no setting leaks into another; ours and the peers take turns, and a ratio is that of one turn. Nothing is
+compared before loss and gradient agree on one batch with the same weights and no dropout.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from peers import Job
+
+HERE = Path(__file__).parent
+PEERS = {"trainer": "transformers.Trainer", "lightning": "plain Lightning"}
+LAYOUTS = {"rows": "ragged rows", "blocks": "blocks"}
+TOLERANCES = {"fp32": {"loss": 1e-5, "gradient": 1e-4}, "bf16": {"loss": 2e-2, "gradient": 5e-2}}
+"""What loss (absolute) and gradient (relative) may differ by; in bf16 both sides round, in different places."""
+GOALS = {("rows", "fp32"): 6.0, ("rows", "bf16"): 4.0}
+"""What ours is to reach against `transformers.Trainer`."""
+BUSY = 0.3
+"""Load, for each core, above which ratios are noise."""
+LOOP_TOKENS = 512
+"""Tokens of a batch where the loop's own time is looked for."""
+
+Numbers = dict[str, float]
+
+
+def work(file: str, job: Job) -> Numbers:
+    """Runs a job of `peers.py` or `limits.py` in a process of its own.
+
+    Raises:
+        SystemExit: It failed; with the end of what it said.
+    """
+    command = [sys.executable, str(HERE / file), json.dumps(asdict(job))]
+    environment = os.environ | {"PTM_CACHE": str(Path(job.folder) / "cache"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{file}: {job.what} failed:\n{done.stderr[-3000:]}")
+    result: Numbers = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def check_agreement(job: Job) -> Numbers:
+    """Loss and gradient against the peers'.
+
+    Raises:
+        SystemExit: They differ.
+    """
+    found, allowed = work("peers.py", replace(job, what="agree")), TOLERANCES[job.precision]
+    text = f"loss differs by {found['loss']:.1e}, gradient by {found['gradient']:.1e} of its norm"
+    if any(not found[name] <= allowed[name] for name in allowed):
+        raise SystemExit(f"bench.py: ours and the peers don't agree in {job.precision}, so nothing is compared: {text}")
+    print(f"{job.precision}: ours and the peers agree: {text}", flush=True)
+    return found
+
+
+def measure(job: Job, pairs: int) -> dict[str, list[Numbers]]:
+    """Ours and the peers in turns.
+
+    Returns:
+        By name, one measurement for each turn.
+    """
+    turns: dict[str, list[Numbers]] = {name: [] for name in ("ours", *PEERS)}
+    for _ in range(pairs):
+        for name, found in turns.items():
+            found.append(work("peers.py", replace(job, what=name)))
+    return turns
+
+
+def ratios(turns: dict[str, list[Numbers]], peer: str) -> list[float]:
+    """Ours over a peer, turn by turn, in useful tokens per second."""
+    pairs = zip(turns["ours"], turns[peer], strict=True)
+    return [ours["tokens_per_second"] / theirs["tokens_per_second"] for ours, theirs in pairs]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Median, least and most."""
+    return f"{statistics.median(values):.{digits}f}  ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def print_comparison(job: Job, turns: dict[str, list[Numbers]], best: float) -> None:
+    """The table of one layout in one precision."""
+    print(f"\n{LAYOUTS[job.layout]}, {job.precision}: ours over the peer, useful tokens per second")
+    for peer, name in PEERS.items():
+        goal = GOALS.get((job.layout, job.precision)) if peer == "trainer" else None
+        print(f"  {name:<40}{spread(ratios(turns, peer))}" + (f"   goal {goal:g}" if goal else ""))
+    print(f"  {'':<40}{'ours':>10}" + "".join(f"{name:>22}" for name in PEERS.values()))
+    for key, title in (
+        ("padding", "share of padding"),
+        ("projected", "share of places projected"),
+        ("waiting", "share of time waiting for data"),
+        ("flops_per_second", "FLOP/s over the best matrix product"),
+    ):
+        scale = best if key == "flops_per_second" else 1.0
+        values = [statistics.median(found[key] for found in turns[name]) / scale for name in turns]
+        print(f"  {title:<40}{values[0]:>10.3f}" + "".join(f"{value:>22.3f}" for value in values[1:]), flush=True)
+
+
+def compare(job: Job, precisions: Sequence[str], pairs: int) -> dict[str, Any]:
+    """Training beside the peers."""
+    results: dict[str, Any] = {}
+    for precision in precisions:
+        agreement = check_agreement(replace(job, precision=precision))
+        best = work("limits.py", replace(job, what="matmul", precision=precision))["flops_per_second"]
+        results[precision] = {"agreement": agreement, "best_matmul": best}
+        for layout in ("rows", "blocks"):
+            this = replace(job, precision=precision, layout=layout)  # type: ignore[arg-type]
+            turns = measure(this, pairs)
+            print_comparison(this, turns, best)
+            results[precision][layout] = {"turns": turns, "ratios": {peer: ratios(turns, peer) for peer in PEERS}}
+    return results
+
+
+def costs(job: Job, pairs: int) -> dict[str, Any]:
+    """What ours costs beyond the network."""
+    small = replace(job, what="loop", batch_tokens=LOOP_TOKENS, steps=10 * job.steps)
+    large = replace(job, what="loop")
+    loops = {size: [work("limits.py", each) for _ in range(pairs)] for size, each in (("s", small), ("l", large))}
+    stores = [work("limits.py", replace(job, what="tokenizing"))["store"] for _ in range(pairs)]
+    once, tenfold = (work("limits.py", replace(job, what=f"memory {times}")) for times in ("1x", "10x"))
+    results = {
+        "trainer's loop over a bare one, tiny, batches of 512": [found["overhead"] for found in loops["s"]],
+        "trainer's loop over a bare one, tiny": [found["overhead"] for found in loops["l"]],
+        "batches prepared over batches trained on, tiny": [found["loader"] for found in loops["l"]],
+        "building a token store over encode_batch_fast": stores,
+    }
+    print()
+    for title, values in results.items():
+        print(f"  {title:<56}{spread(values)}")
+    for doing in once:
+        title = f"anonymous memory {doing}, 10 times the corpus over 1"
+        print(f"  {title:<56}{tenfold[doing] / once[doing]:.2f}  ({once[doing]:.0f} and {tenfold[doing]:.0f} MB)")
+    return results | {"memory": {"1x": once, "10x": tenfold}}
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", nargs="+", default=["builtin:python"], metavar="PATH")
+    parser.add_argument("--precision", nargs="+", choices=TOLERANCES, default=list(TOLERANCES))
+    parser.add_argument("--steps", type=int, default=10, help="optimizer steps of a measurement")
+    parser.add_argument("--pairs", type=int, default=5, help="turns")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    parser.add_argument("--quick", action="store_true", help="a tiny network, one turn")
+    own = parser.parse_args(given)
+    if (load := os.getloadavg()[0] / (os.cpu_count() or 1)) > BUSY and not own.quick:
+        print(f"the machine is busy (load {load:.1f} for each core): the ratios are noise")
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job("prepare", text=own.text, folder=folder, steps=own.steps)
+        pairs = own.pairs
+        if own.quick:
+            job = replace(job, steps=2, max_length=64, vocab_size=2000, size="tiny", text_bytes=200_000)
+            pairs = 1
+        corpus = work("peers.py", job)
+        print(f"BERT {job.size}, vocabulary {corpus['vocabulary']:,}, {corpus['tokens'] / 1e6:.1f} million tokens")
+        results = {"job": asdict(job), "corpus": corpus, "training": compare(job, own.precision, pairs)}
+        results["costs"] = costs(job, pairs)
+    if own.json:
+        own.json.write_text(json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""What this machine could do at best, and what our data cost: `python limits.py '{"what": "matmul", ...}'`."""
+
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from peers import WARM_UP, Job, our_data, train_ours
+from ptm_lightning.tasks import MaskedLM
+
+from ptm_lightning.data.sources import read, resolve
+from ptm_lightning.data.store import build_stores
+from ptm_lightning.data.tokenizer import load_tokenizer, raw
+from ptm_lightning.optim import adamw
+from ptm_lightning.terms import step_loss
+
+SHAPES = [(1024, 1024, 1024), (4096, 1024, 1024), (4096, 256, 1024), (600, 256, 30_522)]
+"""Matrix products (m, k, n): large ones, and those of the benchmark's network."""
+REPEATS = 15
+GROUP_BYTES = 1_000_000
+"""Text in a call of the bare tokenizer."""
+SAMPLE_SECONDS = 0.02
+
+
+def matmul(job: Job) -> dict[str, float]:
+    """The best matrix product of the job's precision over shapes and libraries, in FLOP/s."""
+    dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
+    best = 0.0
+    for precision in ("highest", "medium"):
+        torch.set_float32_matmul_precision(precision)
+        for m, k, n in SHAPES:
+            left, right = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype)
+            best = max(best, 2 * m * k * n / _least_seconds(lambda a=left, b=right: a @ b))  # type: ignore[misc]
+    return {"flops_per_second": best}
+
+
+def _least_seconds(call: Callable[[], object]) -> float:
+    least = float("inf")
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        call()
+        least = min(least, time.perf_counter() - begin)
+    return least
+
+
+def loop(job: Job) -> dict[str, float]:
+    """A tiny network: the trainer's loop against a bare one, and the data module against what the network eats.
+
+    Returns:
+        "overhead": seconds of a step over those of a bare loop with the same data, loss, clipping and optimizer;
+        "loader": batches per second that the data module prepares over those that the network trains on.
+    """
+    task = MaskedLM(size="tiny")
+    clock, data = train_ours(job, task)
+    trained = (clock.ended[-1] - clock.ended[WARM_UP - 1]) / job.steps
+    optimizer = adamw(task, task.learning_rate, task.weight_decay, task.betas, task.eps)
+    task.train()
+    begin = time.perf_counter()
+    for batch in islice(data.train_dataloader(), job.steps):
+        step_loss(task.terms(batch), batch["step_counts"]).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    bare = (time.perf_counter() - begin) / job.steps
+    begin = time.perf_counter()
+    for _ in islice(data.train_dataloader(), job.steps):
+        pass
+    prepared = (time.perf_counter() - begin) / job.steps
+    return {"overhead": trained / bare, "loader": trained / prepared}
+
+
+def _texts(job: Job) -> Iterator[str]:
+    """The corpus's first documents."""
+    size = 0
+    for source in resolve(job.text, "--text"):
+        for row in read(source, "--text"):
+            yield row["text"]
+            size += len(row["text"].encode())
+            if size > job.text_bytes:
+                return
+
+
+def tokenizing(job: Job) -> dict[str, float]:
+    """Seconds of a bare `encode_batch_fast` on all cores over those of building a token store, the same text in both.
+
+    Returns:
+        "store": 1 if the store keeps up.
+    """
+    texts, tokenizer = list(_texts(job)), raw(load_tokenizer(job.folder))
+    folder = Path(job.folder) / "store"
+    _encode(texts[:100], tokenizer)
+    begin = time.perf_counter()
+    _encode(texts, tokenizer)
+    bare = time.perf_counter() - begin
+    shutil.rmtree(folder, ignore_errors=True)
+    begin = time.perf_counter()
+    build_stores(iter(texts), tokenizer, folder, validation_share=0.02)
+    return {"store": bare / (time.perf_counter() - begin)}
+
+
+def _encode(texts: list[str], tokenizer: Any) -> None:
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        group.append(text)
+        if (size := size + len(text)) > GROUP_BYTES:
+            tokenizer.encode_batch_fast(group, add_special_tokens=False)
+            group, size = [], 0
+    tokenizer.encode_batch_fast(group, add_special_tokens=False)
+
+
+def memory(job: Job, copies: int) -> dict[str, float]:
+    """The most anonymous memory while a token store is built, and while a tiny network trains on it, in MB.
+
+    Args:
+        job: The work.
+        copies: How many times as large as the text the corpus is; copies differ in every line and sentence.
+    """
+    folder = Path(job.folder) / f"memory-{copies}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with open(folder / "corpus.jsonl", "w") as file:
+        for copy in range(copies):
+            for text in _texts(job):
+                marked = text.replace(".", f" {copy}.").replace("\n", f" {copy}\n")
+                file.write(json.dumps({"text": marked}) + "\n")
+    work = replace(job, text=[str(folder / "corpus.jsonl")], cache=str(folder / "cache"))
+    with _most_anonymous() as building:
+        our_data(work).prepare_data()
+    with _most_anonymous() as training:
+        train_ours(work, MaskedLM(size="tiny"))
+    return {"building": building[0], "training": training[0]}
+
+
+@contextmanager
+def _most_anonymous() -> Iterator[list[float]]:
+    """The list's number is the peak of this process's anonymous memory, in MB."""
+    peak, done = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(SAMPLE_SECONDS):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            now = next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+            peak[0] = max(peak[0], now / 1024)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+WORK: dict[str, Callable[[Job], dict[str, float]]] = {
+    "matmul": matmul,
+    "loop": loop,
+    "tokenizing": tokenizing,
+    "memory 1x": lambda job: memory(job, 1),
+    "memory 10x": lambda job: memory(job, 10),
+}
+
+if __name__ == "__main__":
+    given = Job(**json.loads(sys.argv[1]))
+    print(json.dumps(WORK[given.what](given)))

@@ -1,0 +1,362 @@
+"""Ours and the peers, each training for a few steps in a process of its own: `python peers.py '{"what": "ours", ...}'`.
+
+All start from the same folder (network and tokenizer), read the same documents and are timed by the same clock. The
+peers are called as their own examples do: rows cut at 128 tokens and padded in each batch of 32 (what is cut off is
+lost to them, which spares them padding), or all text in blocks of 128. Only fp32 or bf16 is set; nothing is tuned.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from ptm_lightning.callbacks import CSVRecord, FiniteLoss, Progress, Throughput
+from ptm_lightning.callbacks.estimate import Shape, Weights, training_flops
+from ptm_lightning.tasks import MaskedLM, MaskedLMData
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ptm_lightning.data.layout import Layout
+from ptm_lightning.models.build import build_network
+from ptm_lightning.models.config import build_config
+from ptm_lightning.models.kernels import prepare_cpu
+from ptm_lightning.terms import step_loss
+
+ROWS = 32
+"""A peer's batch."""
+WARM_UP = 3
+"""Steps that aren't measured."""
+PEER_DOCUMENTS = 20_000
+"""Drawn from the corpus for the peers: more than they get to."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process is to do."""
+
+    what: str
+    """A name in `WORK`."""
+    text: list[str]
+    """The training sources."""
+    folder: str
+    """The network and the tokenizer that all start from; what is prepared lies there too."""
+    layout: Layout = "rows"
+    precision: str = "fp32"
+    steps: int = 10
+    """Optimizer steps that are measured."""
+    max_length: int = 128
+    vocab_size: int = 30_522
+    size: str = "mini"
+    batch_tokens: int = 4096
+    """Of ours, as many as there are in a peer's batch of blocks."""
+    text_bytes: int = 20_000_000
+    """Text that is tokenized for a rate, and the smaller corpus of the memory measurement."""
+    cache: str | None = None
+    """Where ours keeps its tokens; None as everywhere."""
+
+
+class Size(NamedTuple):
+    """What a batch holds."""
+
+    places: int
+    """Padding included."""
+    width: int
+    tokens: int
+    """Without padding."""
+    projected: int
+    """Places that are projected on the vocabulary."""
+
+
+@dataclass
+class Clock:
+    """Begin and end of each step, and what its batch held."""
+
+    begun: list[float] = field(default_factory=list)
+    ended: list[float] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """The batch is there."""
+        self.begun.append(time.perf_counter())
+
+    def end(self) -> None:
+        """The optimizer's step is done."""
+        self.ended.append(time.perf_counter())
+
+    def result(self, network: nn.Module) -> dict[str, float]:
+        """The means over the steps after the warm-up; a step lasts from the end of the one before to its own."""
+        seconds = self.ended[-1] - self.ended[WARM_UP - 1]
+        waited = sum(b - e for b, e in zip(self.begun[WARM_UP:], self.ended[WARM_UP - 1 :], strict=False))
+        sizes = self.sizes[WARM_UP : len(self.ended)]
+        places, _, tokens, projected = (sum(column) for column in zip(*sizes, strict=True))
+        weights: Any = Weights.of(network)  # type: ignore[arg-type]
+        flops = sum(training_flops(weights, Shape(s.places, s.width, s.projected)) for s in sizes)
+        return {
+            "tokens_per_second": tokens / seconds,
+            "steps_per_second": len(sizes) / seconds,
+            "padding": 1 - tokens / places,
+            "projected": projected / places,
+            "waiting": waited / seconds,
+            "flops_per_second": flops / seconds,
+        }
+
+
+class ClockCallback(Callback):
+    """Lightning's steps by the clock; for ours, the batches' sizes too.
+
+    Args:
+        clock: The clock.
+        ours: Whether batches are ours.
+    """
+
+    def __init__(self, clock: Clock, ours: bool) -> None:
+        self.clock, self.ours = clock, ours
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Begins a step."""
+        if self.ours:
+            ids = batch["input_ids"]
+            self.clock.sizes.append(Size(ids.numel(), ids.shape[1], batch["counts"]["tokens"], len(batch["targets"])))
+        self.clock.begin()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Ends it."""
+        self.clock.end()
+
+
+def our_data(job: Job) -> MaskedLMData:
+    """The data module of a job, whose tokenizer lies in the folder."""
+    return MaskedLMData(
+        train=job.text,
+        tokenizer=job.folder,
+        max_length=job.max_length,
+        batch_tokens=job.batch_tokens,
+        layout=job.layout,
+        cache_dir=job.cache,
+    )
+
+
+def prepare(job: Job) -> dict[str, float]:
+    """Trains the tokenizer, draws the initial weights, and writes the token store and the peers' data sets."""
+    import datasets  # type: ignore[import-untyped]
+
+    folder = Path(job.folder)
+    data = MaskedLMData(train=job.text, tokenizer="train", vocab_size=job.vocab_size, max_length=job.max_length)
+    data.setup("fit")
+    config = build_config(
+        "bert",
+        job.size,
+        None,
+        vocab_size=data.link.vocabulary,
+        max_length=job.max_length,
+        special_ids=data.link.special_ids,
+    )
+    build_network("AutoModelForMaskedLM", config, seed=0).save_pretrained(folder)
+    data.hf_tokenizer.save_pretrained(folder)
+    data = our_data(job)
+    data.setup("fit")
+    store = data.corpus.train
+    drawn = np.random.default_rng(0).permutation(len(store))[:PEER_DOCUMENTS]
+    documents = [store.tokens[store.offsets[i] : store.offsets[i + 1]].tolist() for i in drawn]
+    for name, rows in (
+        ("rows", [_framed(data, ids[: job.max_length - len(data.frame)]) for ids in documents]),
+        ("blocks", _blocks([_framed(data, ids) for ids in documents], job.max_length)),
+    ):
+        special = set(data.hf_tokenizer.all_special_ids)
+        masks = [[int(token in special) for token in row] for row in rows]
+        datasets.Dataset.from_dict({"input_ids": rows, "special_tokens_mask": masks}).save_to_disk(folder / name)
+    return {"vocabulary": data.link.vocabulary, "documents": len(store), "tokens": int(store.offsets[-1])}
+
+
+def _framed(data: MaskedLMData, ids: list[int]) -> list[int]:
+    return [*data.frame.before, *ids, *data.frame.after]
+
+
+def _blocks(rows: list[list[int]], width: int) -> list[list[int]]:
+    """As the examples' `group_texts`: everything in one line, cut, the rest dropped."""
+    line = [token for row in rows for token in row]
+    return [line[i : i + width] for i in range(0, len(line) // width * width, width)]
+
+
+def ours(job: Job) -> dict[str, float]:
+    """MaskedLM and its data in Lightning's Trainer, with the kernels and per-step callbacks of the command line."""
+    task = MaskedLM(backbone=job.folder)
+    clock, _ = train_ours(job, task)
+    assert task.network is not None
+    return clock.result(task.network)
+
+
+def train_ours(job: Job, task: MaskedLM) -> tuple[Clock, MaskedLMData]:
+    """Trains; the data module stays with its trainer and would go on after the last step."""
+    prepare_cpu("auto", allocator=True)
+    clock, data = Clock(), our_data(job)
+    with TemporaryDirectory() as scratch:
+        trainer = Trainer(
+            accelerator="cpu",
+            precision="bf16-mixed" if job.precision == "bf16" else "32-true",
+            max_steps=WARM_UP + job.steps,
+            limit_val_batches=0,
+            gradient_clip_val=1.0,
+            log_every_n_steps=20,
+            logger=CSVRecord(scratch),
+            callbacks=[Throughput(), Progress(), FiniteLoss(), ClockCallback(clock, ours=True)],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            default_root_dir=scratch,
+        )
+        trainer.fit(task, data)
+    return clock, data
+
+
+def _peer_data(job: Job, clock: Clock) -> tuple[Any, Callable[[list[Any]], dict[str, Tensor]]]:
+    import datasets
+    from transformers import AutoTokenizer, DataCollatorForLanguageModeling
+
+    collator = DataCollatorForLanguageModeling(AutoTokenizer.from_pretrained(job.folder), mlm_probability=0.15)
+    return datasets.load_from_disk(Path(job.folder) / job.layout), partial(_counted, collator, clock)
+
+
+def _counted(collator: Callable[[list[Any]], dict[str, Tensor]], clock: Clock, rows: list[Any]) -> dict[str, Tensor]:
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    batch = collator(rows)
+    places, width = batch["input_ids"].numel(), batch["input_ids"].shape[1]
+    clock.sizes.append(Size(places, width, tokens, places))
+    return batch
+
+
+def _network(job: Job) -> Any:
+    from transformers import AutoModelForMaskedLM
+
+    return AutoModelForMaskedLM.from_pretrained(job.folder)
+
+
+def transformers_trainer(job: Job) -> dict[str, float]:
+    """Peer 1: transformers.Trainer with DataCollatorForLanguageModeling."""
+    import transformers
+
+    clock = Clock()
+
+    class Timed(transformers.TrainerCallback):
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            clock.begin()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            clock.end()
+
+    dataset, collator = _peer_data(job, clock)
+    network = _network(job)
+    with TemporaryDirectory() as scratch:
+        arguments = transformers.TrainingArguments(
+            output_dir=scratch,
+            max_steps=WARM_UP + job.steps,
+            per_device_train_batch_size=ROWS,
+            use_cpu=True,
+            bf16=job.precision == "bf16",
+            report_to="none",
+            save_strategy="no",
+        )
+        transformers.Trainer(
+            network, arguments, data_collator=collator, train_dataset=dataset, callbacks=[Timed()]
+        ).train()
+    return clock.result(network)
+
+
+class Plain(LightningModule):
+    """What one writes with Lightning in a minute.
+
+    Args:
+        network: Of transformers.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """The network's own loss."""
+        loss: Tensor = self.network(**batch).loss
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW as it comes."""
+        return torch.optim.AdamW(self.parameters(), lr=5e-5)
+
+
+def plain_lightning(job: Job) -> dict[str, float]:
+    """Peer 2: Lightning's Trainer as it comes, around AutoModelForMaskedLM."""
+    clock = Clock()
+    dataset, collator = _peer_data(job, clock)
+    loader: Any = DataLoader(dataset, batch_size=ROWS, shuffle=True, collate_fn=collator)
+    module = Plain(_network(job))
+    with TemporaryDirectory() as scratch:
+        trainer = Trainer(
+            accelerator="cpu",
+            precision="bf16-mixed" if job.precision == "bf16" else "32-true",
+            max_steps=WARM_UP + job.steps,
+            default_root_dir=scratch,
+            callbacks=[ClockCallback(clock, ours=False)],
+        )
+        trainer.fit(module, loader)
+    return clock.result(module.network)
+
+
+def agree(job: Job) -> dict[str, float]:
+    """Loss and gradient of ours and of the peers' network on one batch, same weights, no dropout.
+
+    The peers' come first, with torch's own kernels; then ours, with the kernels that ours trains with.
+
+    Returns:
+        "loss": the absolute difference; "gradient": the norm of the difference over the norm of the peers'.
+    """
+    data = our_data(job)
+    data.setup("fit")
+    batch = next(iter(data.val_dataloader()))
+    task = MaskedLM(backbone=job.folder)
+    task.link = data.link
+    task.configure_model()
+    assert task.network is not None
+    network = _network(job)
+    labels = torch.full_like(batch["input_ids"], -100).flatten()
+    labels[batch["target_index"]] = batch["targets"]
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": (batch["document_ids"] > 0).long()}
+    theirs = _loss_and_gradient(job, network, lambda: network(**inputs, labels=labels.view_as(batch["input_ids"])).loss)
+    prepare_cpu("auto", allocator=True)
+    mine = _loss_and_gradient(job, task.network, lambda: step_loss(task.terms(batch), batch["counts"]))
+    return {
+        "loss": abs(mine[0] - theirs[0]),
+        "gradient": float((mine[1] - theirs[1]).norm() / theirs[1].norm()),
+    }
+
+
+def _loss_and_gradient(job: Job, network: nn.Module, loss: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    for module in network.train().modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    with torch.autocast("cpu", torch.bfloat16, enabled=job.precision == "bf16"):
+        value = loss()
+    value.backward()  # type: ignore[no-untyped-call]
+    parameters = sorted(network.named_parameters())
+    return value.item(), torch.cat([p.grad.flatten().double() for _, p in parameters if p.grad is not None])
+
+
+WORK: dict[str, Callable[[Job], dict[str, float]]] = {
+    "prepare": prepare,
+    "agree": agree,
+    "ours": ours,
+    "trainer": transformers_trainer,
+    "lightning": plain_lightning,
+}
+
+if __name__ == "__main__":
+    given = Job(**json.loads(sys.argv[1]))
+    print(json.dumps(WORK[given.what](given)))
