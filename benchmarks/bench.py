@@ -117,7 +117,7 @@ def compare(job: Job, precisions: Sequence[str], pairs: int) -> dict[str, Any]:
         best = work("limits.py", replace(job, what="matmul", precision=precision))["flops_per_second"]
         results[precision] = {"agreement": agreement, "best_matmul": best}
         for layout in ("rows", "blocks"):
-            this = replace(job, precision=precision, layout=layout)  # type: ignore[arg-type]
+            this = replace(job, precision=precision, layout=layout)
             turns = measure(this, pairs)
             print_comparison(this, turns, best)
             results[precision][layout] = {"turns": turns, "ratios": {peer: ratios(turns, peer) for peer in PEERS}}

@@ -97,7 +97,7 @@ class Clock:
         waited = sum(b - e for b, e in zip(self.begun[WARM_UP:], self.ended[WARM_UP - 1 :], strict=False))
         sizes = self.sizes[WARM_UP : len(self.ended)]
         places, _, tokens, projected = (sum(column) for column in zip(*sizes, strict=True))
-        weights: Any = Weights.of(network)  # type: ignore[arg-type]
+        weights: Any = Weights.of(network)
         flops = sum(training_flops(weights, Shape(s.places, s.width, s.projected)) for s in sizes)
         return {
             "tokens_per_second": tokens / seconds,
