@@ -184,7 +184,7 @@ def test_two_processes_agree_on_a_signal_and_on_a_full_disk(tmp_path: Path) -> N
         [sys.executable, str(script), str(tmp_path / "run")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 143, done.stderr

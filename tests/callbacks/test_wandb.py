@@ -377,7 +377,7 @@ def test_a_run_that_breaks_later_is_given_up(tmp_path: Path, caplog: pytest.LogC
     logger.log_metrics({"train/loss": 1.0}, 2)
     logger.log_metrics({"train/loss": 1.0}, 3)
     logger.finish()
-    run.finish()
+    module.close(run)
     assert [row[STEP] for row in history(tmp_path)] == [1]
     assert said_by_us(caplog)[1:] == ["W&B failed (gone); training goes on without it, and metrics.csv is the record"]
 
