@@ -73,7 +73,8 @@ def test_epochs_differ_and_seeds_differ_and_equal_arguments_are_equal():
     assert first(make(), 0) != first(make(seed=1), 0)
 
 
-def test_budget_and_padding():
+def test_budget_and_padding(monkeypatch):
+    monkeypatch.setattr(plan_module, "CHUNK_TOKENS", 2**21)
     plan = make(5000)
     places = tokens = 0
     for epoch, chunk, index in plan.from_window(0, 0):
