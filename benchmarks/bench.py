@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from peers import Job
+from clock import Job
 
 HERE = Path(__file__).parent
 PEERS = {"trainer": "transformers.Trainer", "lightning": "plain Lightning"}
@@ -150,7 +150,7 @@ def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", nargs="+", default=["builtin:python"], metavar="PATH")
-    parser.add_argument("--precision", nargs="+", choices=TOLERANCES, default=list(TOLERANCES))
+    parser.add_argument("--precision", nargs="+", choices=TOLERANCES, help="default: both; with --quick, fp32")
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps of a measurement")
     parser.add_argument("--pairs", type=int, default=5, help="turns")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
@@ -160,13 +160,13 @@ def main(given: Sequence[str] | None = None) -> int:
         print(f"the machine is busy (load {load:.1f} for each core): the ratios are noise")
     with tempfile.TemporaryDirectory() as folder:
         job = Job("prepare", text=own.text, folder=folder, steps=own.steps)
-        pairs = own.pairs
+        pairs, precisions = own.pairs, own.precision or list(TOLERANCES)
         if own.quick:
             job = replace(job, steps=2, max_length=64, vocab_size=2000, size="tiny", text_bytes=200_000)
-            pairs = 1
+            pairs, precisions = 1, own.precision or ["fp32"]
         corpus = work("peers.py", job)
         print(f"BERT {job.size}, vocabulary {corpus['vocabulary']:,}, {corpus['tokens'] / 1e6:.1f} million tokens")
-        results = {"job": asdict(job), "corpus": corpus, "training": compare(job, own.precision, pairs)}
+        results = {"job": asdict(job), "corpus": corpus, "training": compare(job, precisions, pairs)}
         results["costs"] = costs(job, pairs)
     if own.json:
         own.json.write_text(json.dumps(results, indent=1) + "\n")

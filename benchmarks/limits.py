@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers import WARM_UP, Job, our_data, train_ours
+from clock import WARM_UP, Job
+from peers import our_data, train_ours
 from ptm_lightning.tasks import MaskedLM
 
 from ptm_lightning.data.sources import read, resolve

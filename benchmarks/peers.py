@@ -7,24 +7,21 @@ lost to them, which spares them padding), or all text in blocks of 128. Only fp3
 
 import json
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from clock import WARM_UP, Clock, ClockCallback, Job, Size
+from lightning.pytorch import LightningModule, Trainer
 from ptm_lightning.callbacks import CSVRecord, FiniteLoss, Progress, Throughput
-from ptm_lightning.callbacks.estimate import Shape, Weights, training_flops
 from ptm_lightning.tasks import MaskedLM, MaskedLMData
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ptm_lightning.data.layout import Layout
 from ptm_lightning.models.build import build_network
 from ptm_lightning.models.config import build_config
 from ptm_lightning.models.kernels import prepare_cpu
@@ -32,104 +29,8 @@ from ptm_lightning.terms import step_loss
 
 ROWS = 32
 """A peer's batch."""
-WARM_UP = 3
-"""Steps that aren't measured."""
 PEER_DOCUMENTS = 20_000
 """Drawn from the corpus for the peers: more than they get to."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a process is to do."""
-
-    what: str
-    """A name in `WORK`."""
-    text: list[str]
-    """The training sources."""
-    folder: str
-    """The network and the tokenizer that all start from; what is prepared lies there too."""
-    layout: Layout = "rows"
-    precision: str = "fp32"
-    steps: int = 10
-    """Optimizer steps that are measured."""
-    max_length: int = 128
-    vocab_size: int = 30_522
-    size: str = "mini"
-    batch_tokens: int = 4096
-    """Of ours, as many as there are in a peer's batch of blocks."""
-    text_bytes: int = 20_000_000
-    """Text that is tokenized for a rate, and the smaller corpus of the memory measurement."""
-    cache: str | None = None
-    """Where ours keeps its tokens; None as everywhere."""
-
-
-class Size(NamedTuple):
-    """What a batch holds."""
-
-    places: int
-    """Padding included."""
-    width: int
-    tokens: int
-    """Without padding."""
-    projected: int
-    """Places that are projected on the vocabulary."""
-
-
-@dataclass
-class Clock:
-    """Begin and end of each step, and what its batch held."""
-
-    begun: list[float] = field(default_factory=list)
-    ended: list[float] = field(default_factory=list)
-    sizes: list[Size] = field(default_factory=list)
-
-    def begin(self) -> None:
-        """The batch is there."""
-        self.begun.append(time.perf_counter())
-
-    def end(self) -> None:
-        """The optimizer's step is done."""
-        self.ended.append(time.perf_counter())
-
-    def result(self, network: nn.Module) -> dict[str, float]:
-        """The means over the steps after the warm-up; a step lasts from the end of the one before to its own."""
-        seconds = self.ended[-1] - self.ended[WARM_UP - 1]
-        waited = sum(b - e for b, e in zip(self.begun[WARM_UP:], self.ended[WARM_UP - 1 :], strict=False))
-        sizes = self.sizes[WARM_UP : len(self.ended)]
-        places, _, tokens, projected = (sum(column) for column in zip(*sizes, strict=True))
-        weights: Any = Weights.of(network)
-        flops = sum(training_flops(weights, Shape(s.places, s.width, s.projected)) for s in sizes)
-        return {
-            "tokens_per_second": tokens / seconds,
-            "steps_per_second": len(sizes) / seconds,
-            "padding": 1 - tokens / places,
-            "projected": projected / places,
-            "waiting": waited / seconds,
-            "flops_per_second": flops / seconds,
-        }
-
-
-class ClockCallback(Callback):
-    """Lightning's steps by the clock; for ours, the batches' sizes too.
-
-    Args:
-        clock: The clock.
-        ours: Whether batches are ours.
-    """
-
-    def __init__(self, clock: Clock, ours: bool) -> None:
-        self.clock, self.ours = clock, ours
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Begins a step."""
-        if self.ours:
-            ids = batch["input_ids"]
-            self.clock.sizes.append(Size(ids.numel(), ids.shape[1], batch["counts"]["tokens"], len(batch["targets"])))
-        self.clock.begin()
-
-    def on_train_batch_end(self, *args: Any) -> None:
-        """Ends it."""
-        self.clock.end()
 
 
 def our_data(job: Job) -> MaskedLMData:
