@@ -137,7 +137,8 @@ def _counted(collator: Callable[[list[Any]], dict[str, Tensor]], clock: Clock, r
 def _network(job: Job) -> Any:
     from transformers import AutoModelForMaskedLM
 
-    return AutoModelForMaskedLM.from_pretrained(job.folder)
+    # From a folder it comes without dropout, and Lightning leaves it so.
+    return AutoModelForMaskedLM.from_pretrained(job.folder).train()
 
 
 def transformers_trainer(job: Job) -> dict[str, float]:

@@ -25,7 +25,8 @@ FEWEST_STEPS = 3
 SLOW_STEPS = 5
 """The first steps, which are slow, aren't measured if there is time for more."""
 EVALUATION_COST = 1 / 3
-"""A micro-batch of validation beside one of training: a forward pass beside a forward and a backward pass."""
+"""A micro-batch of validation beside one of training, a forward pass beside a forward and a backward pass: the guess
+while no whole validation was seen."""
 MARGIN = 0.97
 """Share of the remaining time that is planned; the rest is for checkpoints and the end."""
 
@@ -60,6 +61,8 @@ class Budget(StepTimer):
         self._hours_before = 0.0
         self._began: float | None = None
         self._to_skip = SLOW_STEPS
+        self._validation_began = 0.0
+        self._validation_seconds: float | None = None
 
     @property
     def undecided(self) -> bool:
@@ -113,22 +116,34 @@ class Budget(StepTimer):
         self._began = time.monotonic()
         self._to_skip = SLOW_STEPS
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts another clock."""
+        super().on_validation_start(trainer, pl_module)
+        self._validation_began = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Knows what a whole validation takes."""
+        if not trainer.sanity_checking or trainer.num_sanity_val_steps == float("inf"):
+            self._validation_seconds = time.monotonic() - self._validation_began
+
     def on_timed_step(self, trainer: Trainer, module: LightningModule) -> None:
         """Decides once, when enough was measured."""
         if self.max_hours is None or self.hour_steps is not None:
             self.timed.clear()
             return
         # One process's clock for all, for they must decide at the same step.
-        hours, step_seconds = trainer.strategy.broadcast((self._hours(), self.step_seconds))
+        hours, step_seconds, validation_seconds = trainer.strategy.broadcast(
+            (self._hours(), self.step_seconds or 0.0, self._validation_seconds)
+        )
         late = (hours - self._hours_before) * 3600 >= min(MEASURED_SHARE * self.max_hours * 3600, MEASURED_SECONDS)
         last_chance = trainer.global_step + 1 >= self._most_steps
         if self._to_skip and not late and not last_chance:
             self._to_skip -= 1
             self.timed.clear()
         elif last_chance or (late and len(self.timed) >= FEWEST_STEPS):
-            assert step_seconds is not None
             left = max(0.0, (self.max_hours - hours) * 3600 * MARGIN)
-            self.hour_steps = trainer.global_step + max(1, int(_steps_in(left, step_seconds, trainer)))
+            steps = _steps_in(left, step_seconds, validation_seconds, trainer)
+            self.hour_steps = trainer.global_step + max(1, int(steps))
             self._apply(trainer, module)
             say(
                 f"--max_hours {self.max_hours:g} makes {trainer.max_steps} steps, for a step takes {step_seconds:.3g} s"
@@ -156,10 +171,11 @@ def _most_steps(trainer: Trainer, module: Any, hours: float) -> int:
     return max(2, int(hours * 3600 / step))
 
 
-def _steps_in(seconds: float, step_seconds: float, trainer: Trainer) -> float:
+def _steps_in(seconds: float, step_seconds: float, validation_seconds: float | None, trainer: Trainer) -> float:
     """Steps that fit into a time, with the validations that come with them."""
     batches = sum(count for count in trainer.num_val_batches if count != float("inf"))
-    validation = batches * step_seconds / trainer.accumulate_grad_batches * EVALUATION_COST
+    guess = batches * step_seconds / trainer.accumulate_grad_batches * EVALUATION_COST
+    validation = guess if validation_seconds is None else validation_seconds
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RegularValidation) and callback.active:
             return max(0.0, seconds - callback.times * validation) / step_seconds

@@ -74,7 +74,7 @@ def describe(trainer: Trainer, module: Any, done_steps: int = 0) -> tuple[dict[s
         "parameters": f"{compact(weights.total)}, {compact(weights.embeddings)} of them in embeddings",
         "tokens": tokens,
         "steps": steps,
-        "memory": f"about {_giga(needed)}" + (f", {_giga(free)} free" if free is not None else ""),
+        "memory": f"about {_size(needed)}" + (f", {_size(free)} free" if free is not None else ""),
         "time": f"about {duration(seconds)}",
         "run folder": str(trainer.default_root_dir),
     }
@@ -98,7 +98,9 @@ def _steps_and_tokens(plan: Any, module: Any) -> tuple[str, str]:
     return steps, tokens
 
 
-def _giga(size: float) -> str:
+def _size(size: float) -> str:
+    if size < 1e8:
+        return f"{size / 1e6:.0f} MB"
     return f"{size / 1e9:.2g} GB" if size < 9.95e9 else f"{size / 1e9:.0f} GB"
 
 

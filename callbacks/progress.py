@@ -6,13 +6,14 @@ import sys
 import time
 from typing import Any, TextIO
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from .human import compact, duration
-from .step_timer import StepTimer
+from .step_timer import StepTimer, log_interval
 
 SECONDS_BETWEEN_UPDATES = 0.5
 SECONDS_BETWEEN_LINES = 30.0
@@ -47,7 +48,7 @@ class Progress(StepTimer):
         self._shown_at = time.monotonic()
         self._open(trainer)
         if self._bars is not None:
-            self._training = self._bars.add_task("", info="")
+            self._training = self._bars.add_task("")
             self._draw(trainer, pl_module)
 
     def on_timed_step(self, trainer: Trainer, module: LightningModule) -> None:
@@ -61,6 +62,14 @@ class Progress(StepTimer):
                 self._draw(trainer, module)
         elif waited >= SECONDS_BETWEEN_LINES and self._enough_steps(trainer, module):
             self._line(trainer, module)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Takes the loss that the task is about to log, after which it begins a new mean."""
+        module: Any = pl_module
+        if trainer.is_global_zero and (trainer.global_step + 1) % log_interval(trainer) == 0:
+            self._loss = module.running_sums.means("train").get("train/loss")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shows the last step, and closes the bar."""
@@ -76,17 +85,17 @@ class Progress(StepTimer):
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert self._bars is not None
         assert self._training is not None
-        info = self._status(trainer, module)
-        self._bars.update(self._training, completed=trainer.global_step, total=_total(module), info=info)
+        status = self._status(trainer, module)
+        self._bars.update(self._training, completed=trainer.global_step, total=_total(module), description=status)
         self._bars.refresh()
         self._shown_at = time.monotonic()
 
     def _line(self, trainer: Trainer, module: LightningModule) -> None:
-        _write(self._status(trainer, module))
+        self._say(self._status(trainer, module))
         self._shown_step, self._shown_at = trainer.global_step, time.monotonic()
 
     def _status(self, trainer: Trainer, module: Any) -> str:
-        # Empty right after the task has logged; reading it waits for the device.
+        # Empty right after the task has logged. Reading it waits for the device.
         self._loss = module.running_sums.means("train").get("train/loss", self._loss)
         left = None
         if self.step_seconds is not None and self._steps_here:
@@ -99,7 +108,7 @@ class Progress(StepTimer):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens a bar for the batches."""
         super().on_validation_start(trainer, pl_module)
-        if not trainer.sanity_checking:
+        if _counts(trainer):
             self._begin_batches(trainer, "validation", trainer.num_val_batches)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -108,7 +117,7 @@ class Progress(StepTimer):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves a line with the metrics."""
-        if not trainer.sanity_checking:
+        if _counts(trainer):
             self._end_batches(trainer, "validation", "val/")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -139,7 +148,8 @@ class Progress(StepTimer):
         self._open(trainer)
         if self._bars is not None:
             total = sum(counts)
-            self._batches = self._bars.add_task(title, total=None if total == float("inf") else total, info="")
+            self._batches = self._bars.add_task(title, total=None if total == float("inf") else total)
+            self._bars.refresh()
 
     def _advance_batches(self) -> None:
         if self._bars is None or self._batches is None:
@@ -155,11 +165,17 @@ class Progress(StepTimer):
             self._batches = None
         if trainer.is_global_zero:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            _write(result_line(title, trainer.global_step, metrics, prefix))
+            self._say(result_line(title, trainer.global_step, metrics, prefix))
         if trainer.state.fn != "fit":
             self._close()
 
     # The bar
+
+    def _say(self, line: str) -> None:
+        if self._bars is not None:
+            self._bars.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def _open(self, trainer: Trainer) -> None:
         stream = terminal()
@@ -167,9 +183,8 @@ class Progress(StepTimer):
             return
         before = sys.stderr
         self._bars = Bars(
-            TextColumn("{task.description}"),
             BarColumn(bar_width=16),
-            TextColumn("{task.fields[info]}"),
+            TextColumn("{task.description}", markup=False),
             console=Console(file=stream),
             auto_refresh=False,
             # What goes to a file must not go to the terminal instead.
@@ -239,13 +254,13 @@ def _three_digits(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.3g}"
 
 
+def _counts(trainer: Trainer) -> bool:
+    """Whether a validation is a whole one, and no mere check that it works."""
+    return not trainer.sanity_checking or trainer.num_sanity_val_steps == float("inf")
+
+
 def _total(module: Any) -> int:
     return int(module.total_steps)
-
-
-def _write(line: str) -> None:
-    """Above the bar if there is one, for it takes the place of the stream."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _stream_handlers() -> list[logging.StreamHandler[TextIO]]:

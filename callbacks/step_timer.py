@@ -104,3 +104,8 @@ class StepTimer(Callback, ABC):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """The time until the next batch is no waiting."""
         self._interrupted = True
+
+
+def log_interval(trainer: Trainer) -> int:
+    """Optimizer steps between two lines of the log."""
+    return max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from collections import deque
 
 from lightning.pytorch import LightningModule, Trainer
 
-from .step_timer import StepTimer
+from .step_timer import StepTimer, log_interval
 
 
 class Throughput(StepTimer):
@@ -18,11 +18,11 @@ class Throughput(StepTimer):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remembers as many steps as lie between two lines of the log."""
         super().on_train_start(trainer, pl_module)
-        self.timed = deque(maxlen=max(1, log_interval(trainer)))
+        self.timed = deque(maxlen=log_interval(trainer))
 
     def on_timed_step(self, trainer: Trainer, module: LightningModule) -> None:
         """Logs when the task does."""
-        if trainer.global_step % max(1, log_interval(trainer)):
+        if trainer.global_step % log_interval(trainer):
             return
         assert self.tokens_per_second is not None
         assert self.step_seconds is not None
@@ -35,8 +35,3 @@ class Throughput(StepTimer):
         }
         for logger in trainer.loggers:
             logger.log_metrics(metrics, trainer.global_step)
-
-
-def log_interval(trainer: Trainer) -> int:
-    """Optimizer steps between two lines of the log."""
-    return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]

@@ -37,6 +37,10 @@ def every_argument_counts(case: Case) -> None:
         if case.predicts or name not in ("predict", "text")  # what is given is refused when it is to be predicted for
         for other in _others(case, section, name, hint, known)
     ]
+    unknown = set(case.alternatives) - {
+        name for cls in (case.task_class, case.task_class.data_class) for name in _arguments(cls)
+    }
+    assert not unknown, f"alternatives are named for what is no argument: {sorted(unknown)}"
     usual = {"({}, {})": list(_seen(case, {}, {}))}
     assert usual["({}, {})"] == list(_seen(case, {}, {})), "two runs with the same arguments differ"
     tries.sort(key=lambda item: item[1] in SHARED)  # a task's own arguments first: their faults are the likely ones

@@ -301,6 +301,11 @@ def test_named_alternative_is_tried() -> None:
         )
 
 
+def test_alternative_without_an_argument() -> None:
+    with pytest.raises(AssertionError, match=r"no argument: \[.langauge.\]"):
+        check_task(MaskedLM, alternatives={"langauge": "de"}, clauses=[NAMED["every_argument_counts"]])
+
+
 def test_threads_and_random_state_are_left_alone() -> None:
     before = torch.get_num_threads(), torch.get_rng_state().tolist()
     check_task(MaskedLM, clauses=[NAMED["fits"]])

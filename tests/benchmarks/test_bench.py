@@ -1,0 +1,127 @@
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import bench
+import limits
+import peers
+import pytest
+import torch
+from clock import WARM_UP, Clock, Job, Size
+
+needs_accelerate = pytest.mark.skipif(
+    importlib.util.find_spec("accelerate") is None, reason="transformers.Trainer needs accelerate"
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The tests' process keeps its kernels."""
+    monkeypatch.setattr(peers, "prepare_cpu", lambda *args, **kwargs: {})
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture(scope="module")
+def job(corpus: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    job = Job(
+        "prepare",
+        text=[str(corpus)],
+        folder=str(tmp_path_factory.mktemp("bench")),
+        steps=2,
+        max_length=32,
+        vocab_size=600,
+        size="tiny",
+        batch_tokens=512,
+        text_bytes=50_000,
+        cache=str(cache),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PTM_CACHE", str(cache))
+        peers.prepare(job)
+    return job
+
+
+def test_a_ratio_is_that_of_one_turn() -> None:
+    turns = {
+        "ours": [{"tokens_per_second": 600.0}, {"tokens_per_second": 300.0}],
+        "trainer": [{"tokens_per_second": 100.0}, {"tokens_per_second": 100.0}],
+    }
+    assert bench.ratios(turns, "trainer") == [6.0, 3.0]
+    assert bench.spread([6.0, 3.0, 4.0]) == "4.00  (3.00 to 6.00)"
+
+
+@pytest.mark.parametrize("wrong", [{"loss": 2e-5, "gradient": 0.0}, {"loss": 0.0, "gradient": float("nan")}])
+def test_nothing_is_compared_before_ours_and_the_peers_agree(
+    wrong: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "work", lambda file, job: wrong)
+    with pytest.raises(SystemExit, match="don't agree in fp32, so nothing is compared"):
+        bench.check_agreement(Job("agree", text=[], folder=""))
+
+
+def test_the_clock_leaves_the_warm_up_and_the_padding_out() -> None:
+    clock = Clock()
+    for step in range(WARM_UP + 2):
+        slow = 100.0 if step < WARM_UP else 1.0
+        began = (clock.ended[-1] if clock.ended else 0.0) + 0.25 * slow
+        clock.begun.append(began)
+        clock.ended.append(began + 0.75 * slow)
+        clock.sizes.append(Size(places=100, width=10, tokens=80, projected=15))
+    config = peers.build_config("bert", "tiny", None, vocab_size=50, max_length=16, special_ids={"pad": 0})
+    result = clock.result(peers.build_network("AutoModelForMaskedLM", config, seed=0))
+    assert result["tokens_per_second"] == pytest.approx(80)
+    assert result["waiting"] == pytest.approx(0.25)
+    assert result["padding"] == pytest.approx(0.2)
+    assert result["projected"] == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_loss_and_gradient_agree(job: Job, precision: str) -> None:
+    found = peers.agree(replace(job, precision=precision))
+    assert found["loss"] <= bench.TOLERANCES[precision]["loss"]
+    assert found["gradient"] <= bench.TOLERANCES[precision]["gradient"]
+
+
+def test_other_weights_do_not_agree(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = peers._network(job)
+    with torch.no_grad():
+        network.bert.encoder.layer[0].output.dense.weight.mul_(1.5)
+    monkeypatch.setattr(peers, "_network", lambda job: network)
+    found = peers.agree(job)
+    assert found["loss"] > 1e-5
+    assert found["gradient"] > 1e-4
+
+
+@pytest.mark.parametrize("layout", ["rows", "blocks"])
+@pytest.mark.parametrize(
+    ("name", "projected"),
+    [("ours", 0.15), pytest.param("trainer", 1.0, marks=needs_accelerate), ("lightning", 1.0)],
+)
+def test_all_train(
+    job: Job, name: str, projected: float, layout: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = peers.WORK[name](replace(job, layout=layout))
+    assert found["tokens_per_second"] > 0
+    assert found["projected"] == pytest.approx(projected, abs=0.06)
+    assert found["padding"] == pytest.approx(0.0, abs=0.7 if layout == "rows" else 0.05)
+
+
+def test_costs(job: Job) -> None:
+    assert limits.loop(job)["loader"] > 0
+    assert limits.tokenizing(job)["store"] > 0
+    assert limits.memory(job, copies=2)["training"] > 1
+
+
+def test_anonymous_memory_is_seen() -> None:
+    with limits._most_anonymous() as before:
+        pass
+    with limits._most_anonymous() as peak:
+        held = torch.ones(30_000_000)
+        limits.time.sleep(4 * limits.SAMPLE_SECONDS)
+        del held
+    assert peak[0] > before[0] + 100
