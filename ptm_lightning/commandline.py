@@ -15,7 +15,7 @@ from ptm_lightning.data.module import TextData
 from ptm_lightning.errors import UserError, suggest
 from ptm_lightning.log import say
 from ptm_lightning.plugins import find_class
-from ptm_lightning.presets import CLASS, Layer, fill_in, merge
+from ptm_lightning.presets import CLASS, Layer, fill_in, merge, put_back
 from ptm_lightning.task import Task
 
 OWN_KEYS = ("seed", "max_tokens", "max_hours", "init_from")
@@ -250,16 +250,20 @@ def parse(
     """Task, data and trainer from the layers and the command line.
 
     Returns:
-        The built classes, and the whole configuration as plain values.
+        The built classes, and the whole configuration as plain values, with the variables that presets have in it.
     """
     task, data = choose_classes(layers, own.model, own.data)
     joined = join_values(arguments, list_flags(task, data))
-    config = fill_in(merge(layer.values for layer in check_keys(layers, joined, task, data)), run_dir)
-    ours = {key: config.pop(key, None) for key in OWN_KEYS}
+    template = merge(layer.values for layer in check_keys(layers, joined, task, data))
+    ours = {key: template.pop(key, None) for key in OWN_KEYS}
     ours |= {key: value for key in OWN_KEYS if (value := getattr(own, key, None)) is not None}
+    if isinstance(ours["max_tokens"], str):  # to YAML, 20e6 is a text
+        ours["max_tokens"] = _number(ours["max_tokens"])
+    config = fill_in(template, {"run_dir": run_dir, **ours})
     if ours["seed"] is not None:
         config.setdefault("model", {})["seed"] = config.setdefault("data", {})["seed"] = ours["seed"]
     line = CommandLine(task, data, config, joined)
     resolved = {"model": {CLASS: task.__name__}, "data": {CLASS: data.__name__}}
-    full = merge([line.resolved(), resolved, {key: value for key, value in ours.items() if value is not None}])
+    given = {key: value for key, value in ours.items() if value is not None}
+    full = merge([put_back(line.resolved(), template), resolved, given])
     return line, full

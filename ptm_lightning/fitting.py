@@ -16,7 +16,7 @@ from ptm_lightning.commandline import parse
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 from ptm_lightning.models.kernels import prepare_cpu
-from ptm_lightning.presets import CLASS, Layer, flatten, read_layer, unfill
+from ptm_lightning.presets import CLASS, Layer, flatten, read_layer
 from ptm_lightning.run import (
     Interrupted,
     RunLock,
@@ -116,7 +116,7 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     stored_environment = (stored or {}).pop("environment", {})
     line, config = parse(layers_of(own, stored), own, rest, str(folder))
     if stored:
-        _refuse_changes(stored, unfill(config, str(folder)), folder)
+        _refuse_changes(stored, config, folder)
     task, data, trainer = line.model, line.datamodule, line.trainer
     kernels = _prepare_kernels(stored_environment.get("kernels", {}).get("matmul", "auto"))
     checkpoint = _checkpoint_to_resume(folder) if stored else None
@@ -129,7 +129,7 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     if own.dry_run:
         trainer.callbacks.append(_StopBeforeTraining())  # type: ignore[attr-defined]
     if trainer.is_global_zero and not own.dry_run:
-        write_config(folder, unfill(config, str(folder)) | {"environment": now})
+        write_config(folder, config | {"environment": now})
         write_state(folder, {**state, "state": "running"})
     outcome: State = "failed"
     try:

@@ -126,22 +126,28 @@ def class_name(entry: Any) -> str:
     return path.rsplit(".", 1)[-1]
 
 
-def fill_in(value: Any, run_dir: str) -> Any:
-    """Puts the run folder wherever a value says ${run_dir}."""
+def fill_in(value: Any, variables: Mapping[str, Any]) -> Any:
+    """Puts the variables' values wherever a value says ${name}; one that is nothing else takes the variable's type."""
     if isinstance(value, str):
-        return value.replace("${run_dir}", run_dir)
+        for name, meant in variables.items():
+            if value == f"${{{name}}}":
+                return meant
+            value = value.replace(f"${{{name}}}", str(meant))
+        return value
     if isinstance(value, Mapping):
-        return {key: fill_in(item, run_dir) for key, item in value.items()}
-    return [fill_in(item, run_dir) for item in value] if isinstance(value, list) else value
+        return {key: fill_in(item, variables) for key, item in value.items()}
+    return [fill_in(item, variables) for item in value] if isinstance(value, list) else value
 
 
-def unfill(value: Any, run_dir: str) -> Any:
-    """The reverse of `fill_in`, so that a run folder can be moved."""
-    if isinstance(value, str):
-        return "${run_dir}" + value.removeprefix(run_dir) if run_dir and value.startswith(run_dir) else value
-    if isinstance(value, Mapping):
-        return {key: unfill(item, run_dir) for key, item in value.items()}
-    return [unfill(item, run_dir) for item in value] if isinstance(value, list) else value
+def put_back(value: Any, template: Any) -> Any:
+    """Undoes `fill_in` where the template has a variable, so that a run folder can be moved and limits changed."""
+    if isinstance(template, str) and "${" in template:
+        return template
+    if isinstance(value, Mapping) and isinstance(template, Mapping):
+        return {key: put_back(item, template.get(key)) for key, item in value.items()}
+    if isinstance(value, list) and isinstance(template, list):
+        return [put_back(*pair) for pair in zip(value, template, strict=False)] + value[len(template) :]
+    return value
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

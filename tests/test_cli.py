@@ -9,7 +9,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from ptm_lightning.__main__ import COMMANDS, main
 from ptm_lightning.presets import preset_names
-from ptm_lightning.run import read_state
+from ptm_lightning.run import read_config, read_state
 
 SIZE = [
     "--model.overrides={hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}",
@@ -53,6 +53,18 @@ def test_a_run_folder_holds_everything(trained: Path):
     assert list((trained / "checkpoints").glob("step=*.ckpt"))
     AutoModelForMaskedLM.from_pretrained(trained / "model")
     assert AutoTokenizer.from_pretrained(trained / "model").mask_token == "[MASK]"
+
+
+def test_a_budget_in_tokens_or_hours_ends_the_run(here: Path, corpus: Path):
+    assert fit(corpus, "--max_tokens=3e3", "--run_dir=tokens") == 0
+    assert max(int(row["tokens"]) for row in metrics(here / "tokens") if row["tokens"]) in range(3_000, 3_600)
+    assert fit(corpus, "--resume=tokens", "--max_tokens=5e3") == 0
+    assert max(int(row["tokens"]) for row in metrics(here / "tokens") if row["tokens"]) in range(5_000, 5_600)
+    assert read_config(here / "tokens")["max_tokens"] == 5_000
+    assert fit(corpus, "--max_hours=0.001", "--run_dir=hours") == 0
+    (here / "limit.yaml").write_text("max_tokens: 2e3\n")
+    assert fit(corpus, "--config=limit.yaml", "--run_dir=yaml") == 0
+    assert max(int(row["tokens"]) for row in metrics(here / "yaml") if row["tokens"]) in range(2_000, 2_600)
 
 
 def test_the_summary_says_what_was_learned_and_what_is_next(
