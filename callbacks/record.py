@@ -80,7 +80,7 @@ class CSVRecord(Logger):
         """Drops what is newer than a checkpoint, before going on from it.
 
         Args:
-            step: The checkpoint's; 0 to begin anew.
+            step: The checkpoint's; -1 to begin anew.
         """
         if self._path.exists():
             kept = [row for row in _read(self._path) if int(row[0]) <= step]

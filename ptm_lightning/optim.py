@@ -45,7 +45,12 @@ def adamw(
     module: nn.Module, learning_rate: float, weight_decay: float, betas: tuple[float, float], eps: float
 ) -> torch.optim.AdamW:
     """The fused AdamW, which torch has for CPU and CUDA alike (arXiv:1711.05101)."""
-    return torch.optim.AdamW(parameter_groups(module, weight_decay), lr=learning_rate, betas=betas, eps=eps, fused=True)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(module, weight_decay), lr=learning_rate, betas=betas, eps=eps, fused=True
+    )
+    # Gradients are unscaled before they are clipped, not inside the step; with this true, Lightning refuses to clip.
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return optimizer
 
 
 def warmup_steps(warmup: float, total_steps: int) -> int:

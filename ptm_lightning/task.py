@@ -132,6 +132,8 @@ class Task(LightningModule):
             assert data is not None
             check_trainer(self.trainer)
             self.total_steps = data.total_steps()
+            if self.trainer.ckpt_path is None:
+                self._truncate_records(-1)
 
     def configure_model(self) -> None:
         """Builds the network, once; without data and without a checkpoint's link there is nothing to build from yet."""
@@ -306,10 +308,15 @@ class Task(LightningModule):
         self.tokens_seen = record["tokens_seen"]
         self.running_sums.restore(record["running_sums"], self.device)
         self.configure_model()
-        for logger in self.trainer.loggers if self._trainer is not None else []:
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            self._truncate_records(checkpoint["global_step"])
+
+    def _truncate_records(self, step: int) -> None:
+        """Takes out of the logs what a killed run wrote after the step that is gone on from."""
+        for logger in self.trainer.loggers:
             truncate = getattr(logger, "truncate", None)
             if truncate is not None:
-                truncate(checkpoint["global_step"])
+                truncate(step)
 
 
 declare_arguments(Task)

@@ -68,6 +68,19 @@ def gradients(task: MaskedLM) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in task.named_parameters() if p.grad is not None}
 
 
+def test_bfloat16_trains_with_clipped_gradients(corpus: Path, tmp_path: Path):
+    for precision in ("32-true", "bf16-mixed"):
+        task, data = make(corpus)
+        losses = Losses()
+        trainer(tmp_path, precision=precision, max_steps=4, gradient_clip_val=1e-4, callbacks=[losses]).fit(task, data)
+        norm = torch.nn.utils.get_total_norm(gradients(task).values())
+        assert norm <= 1.001e-4, precision
+        if precision == "32-true":
+            exact = losses.seen
+    assert [loss for _, loss in losses.seen] == pytest.approx([loss for _, loss in exact], rel=0.02)
+    assert losses.seen != exact
+
+
 def test_accumulation_gives_the_gradient_of_the_union(corpus: Path, tmp_path: Path):
     """Micro-batches with unequal numbers of targets, against one mean over all targets."""
     overrides = TINY | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
