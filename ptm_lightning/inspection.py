@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Trainer
-from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.duplicates import near_duplicate_share
@@ -28,36 +27,10 @@ def print_batches(task: Task, data: TextData, trainer: Trainer) -> None:
     batches = list(islice(data.train_dataloader(), BATCHES))
     for row in range(min(ROWS, batches[0]["input_ids"].shape[0])):
         print(f"--- row {row} of the first batch")
-        print(show_row(batches[0], row, data.hf_tokenizer))
+        print(data.show_row(batches[0], row))
     print("--- the first batches")
     for name, value in (batch_shares(batches) | _text_shares(data)).items():
         print(f"{name:<34}{value}")
-
-
-def show_row(batch: Batch, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
-    """A row as text: {shown>target} where the loss reads, | where a document begins, without padding."""
-    width = batch["input_ids"].shape[1]
-    places = batch["target_index"].tolist()
-    targets = {
-        place % width: target
-        for place, target in zip(places, batch["targets"].tolist(), strict=True)
-        if place // width == row
-    }
-    words = []
-    previous = 0
-    for column, (token, document) in enumerate(
-        zip(batch["input_ids"][row].tolist(), batch["document_ids"][row].tolist(), strict=True)
-    ):
-        if document == 0:
-            break
-        shown = str(tokenizer.convert_ids_to_tokens(token))
-        if document != previous:
-            shown = f"|{shown}"
-        previous = document
-        if column in targets:
-            shown = f"{{{shown}>{tokenizer.convert_ids_to_tokens(targets[column])}}}"
-        words.append(shown)
-    return " ".join(words)
 
 
 def batch_shares(batches: list[Batch]) -> dict[str, str]:

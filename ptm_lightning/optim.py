@@ -49,7 +49,7 @@ def adamw(
         parameter_groups(module, weight_decay), lr=learning_rate, betas=betas, eps=eps, fused=True
     )
     # Gradients are unscaled before they are clipped, not inside the step; with this true, Lightning refuses to clip.
-    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    optimizer._step_supports_amp_scaling = False
     return optimizer
 
 

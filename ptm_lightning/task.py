@@ -22,12 +22,13 @@ from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.limits import check_trainer
 from ptm_lightning.link import Link
-from ptm_lightning.models.build import check_fit, takes_position_ids
-from ptm_lightning.models.config import position_offset
-from ptm_lightning.models.masks import attention_mask, isolates
+from ptm_lightning.models.build import check_fit
+from ptm_lightning.models.inputs import network_inputs
+from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.models.start import start_network
 from ptm_lightning.optim import Schedule, adamw, schedule_factor, warmup_steps
+from ptm_lightning.records import truncate_records, write_records
 from ptm_lightning.terms import RunningSums, Terms, step_loss
 
 if TYPE_CHECKING:
@@ -87,9 +88,8 @@ class Task(LightningModule):
         self.running_sums = RunningSums()
         self._validation_sums = RunningSums()
         self._step_tokens = 0
+        self._resumed_at = -1
         self._gradient_norm: Tensor | None = None
-
-    # What a task says
 
     def terms(self, batch: Batch) -> Terms:
         """The terms of the loss, and in evaluation (`not self.training`) the metrics.
@@ -105,8 +105,6 @@ class Task(LightningModule):
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of an evaluation batch for people: columns of text, such as what was asked, right and guessed."""
         return []
-
-    # The network
 
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
         """The tokenizer that the network is made for, if it isn't built from scratch."""
@@ -132,8 +130,6 @@ class Task(LightningModule):
             assert data is not None
             check_trainer(self.trainer)
             self.total_steps = data.total_steps()
-            if self.trainer.ckpt_path is None:
-                self._truncate_records(-1)
 
     def configure_model(self) -> None:
         """Builds the network, once; without data and without a checkpoint's link there is nothing to build from yet."""
@@ -160,20 +156,7 @@ class Task(LightningModule):
     def inputs(self, batch: Batch) -> dict[str, Any]:
         """The network's arguments: ids, the mask that its architecture understands, positions."""
         assert self.network is not None
-        config = self.network.config
-        inputs = {
-            "input_ids": batch["input_ids"],
-            "attention_mask": attention_mask(
-                config,
-                batch["document_ids"],
-                self.network.dtype,
-                packed=batch["packed"],
-                padded=batch["padded"],
-            ),
-        }
-        if takes_position_ids(self.network):
-            inputs["position_ids"] = batch["position_ids"] + position_offset(config)
-        return inputs
+        return network_inputs(self.network, batch)
 
     def logits_at_targets(self, batch: Batch) -> Tensor:
         """(N, vocabulary): the logits of the rows that the loss reads, and of no other."""
@@ -206,6 +189,10 @@ class Task(LightningModule):
 
     def _factor(self, step: int) -> float:
         return schedule_factor(self.schedule, step, self.total_steps, warmup_steps(self.warmup, self.total_steps))
+
+    def on_fit_start(self) -> None:
+        """Takes back what a killed run has logged after the step that is gone on from."""
+        truncate_records(self.trainer.loggers, self._resumed_at)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout by step, micro-batch and rank: it doesn't depend on what ran before."""
@@ -281,10 +268,7 @@ class Task(LightningModule):
         return self.finish_metrics(sums.means(prefix), prefix)
 
     def _publish(self, metrics: dict[str, float], step: int) -> None:
-        for logger in self.trainer.loggers:
-            logger.log_metrics(metrics | {"tokens": self.tokens_seen}, step)
-
-    # Checkpoints
+        write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what loading needs besides the weights."""
@@ -309,14 +293,7 @@ class Task(LightningModule):
         self.running_sums.restore(record["running_sums"], self.device)
         self.configure_model()
         if self._trainer is not None and self.trainer.state.fn == "fit":
-            self._truncate_records(checkpoint["global_step"])
-
-    def _truncate_records(self, step: int) -> None:
-        """Takes out of the logs what a killed run wrote after the step that is gone on from."""
-        for logger in self.trainer.loggers:
-            truncate = getattr(logger, "truncate", None)
-            if truncate is not None:
-                truncate(step)
+            self._resumed_at = checkpoint["global_step"]
 
 
 declare_arguments(Task)

@@ -12,13 +12,13 @@ import transformers
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.batch import Batch, target_width
 from ptm_lightning.data.predict import predict_texts
 from ptm_lightning.export import export
 from ptm_lightning.task import Task
 from ptm_lightning.terms import RunningSums, Term, Terms, step_loss
 from ptm_lightning.testing_arguments import Alternative, every_argument_counts
-from ptm_lightning.testing_case import STEPS, TINY, Case, digest, quiet, rows_of, switch_dropout_off
+from ptm_lightning.testing_case import STEPS, Case, digest, quiet, rows_of, switch_dropout_off, tiny
 from ptm_lightning.testing_texts import write_texts
 
 __all__ = ["CLAUSES", "Alternative", "Case", "Clause", "check_task", "targets_restore_the_text"]
@@ -45,7 +45,8 @@ def check_task(
     Args:
         task_class: The task; its data module is `task_class.data_class`.
         data: Arguments of the data module, such as sources with the columns that it needs. The rest is ours.
-        arguments: Arguments of the task. With another architecture, give the `overrides` that make it small.
+        arguments: Arguments of the task. An architecture whose dimensions have names of its own needs the `overrides`
+            that make it small.
         alternatives: Other values of arguments, by name, for the clause that every argument counts: a value, or an
             `Alternative` if it only means something together with others. Numbers, truth values and choices need none.
         clauses: Default: `CLAUSES`.
@@ -57,11 +58,12 @@ def check_task(
     torch.set_num_threads(1)
     try:
         with TemporaryDirectory(prefix="check_task_", ignore_cleanup_errors=True) as folder:
+            architecture = (arguments or {}).get("architecture", task_class.architecture)
             texts = write_texts(Path(folder) / "texts")
             case = Case(
                 task_class,
                 Path(folder),
-                {"overrides": TINY, **(arguments or {})},
+                {"overrides": tiny(architecture), **(arguments or {})},
                 {**texts, **(data or {})},
                 alternatives or {},
             )
@@ -111,7 +113,7 @@ def batches_keep_the_schema(case: Case) -> None:
         assert batch["padded"] == bool((~real).any()), f"padded is {batch['padded']}, and {int((~real).sum())} are"
         assert batch["input_ids"].shape == real.shape, "document_ids and input_ids differ in shape"
         if "target_index" in batch:
-            assert real.flatten()[batch["target_index"]].all(), "the loss reads padding"
+            assert _read_places(batch).flatten()[batch["target_index"]].all(), "the loss reads padding"
         other = _terms(task, batch, not trains)
         for name in names:
             torch.testing.assert_close(
@@ -282,6 +284,13 @@ def _terms(task: Task, batch: Batch, trains: bool) -> Terms:
         terms = task.terms(batch)
     task.eval()
     return terms
+
+
+def _read_places(batch: Batch) -> Tensor:
+    """(R, T) or, with a decoder, (R, U): the places that aren't padding, of which the loss reads some."""
+    if "decoder_input_ids" not in batch:
+        return batch["document_ids"] > 0
+    return torch.arange(target_width(batch)) < batch["decoder_lengths"][:, None]
 
 
 def _steps_of_an_epoch(case: Case, accumulate: int) -> int:

@@ -16,16 +16,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from transformers import CONFIG_MAPPING
 
-from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.batch import Batch, target_width
 from ptm_lightning.data.module import TextData
 from ptm_lightning.models.build import _quiet_transformers
+from ptm_lightning.models.sizes import Size, dimensions_of
 from ptm_lightning.task import Task
 
 STEPS = 3
 """Optimizer steps of a run, where it doesn't matter how many there are."""
-TINY = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
-"""A network of one narrow layer, in BERT's names for its dimensions."""
+TINY = Size(layers=1, hidden=32, head_width=16)
+"""A network of one narrow layer."""
 
 
 @dataclass(eq=False)
@@ -217,6 +219,11 @@ class Case:
                 path.rename(path.with_name(path.name.removeprefix("hidden_")))
 
 
+def tiny(architecture: str) -> dict[str, Any]:
+    """The `overrides` that give an architecture one narrow layer; {} where its dimensions have names of their own."""
+    return dict(dimensions_of(CONFIG_MAPPING[architecture], TINY))
+
+
 def switch_dropout_off(module: nn.Module) -> None:
     """The networks behave as in evaluation, while the task itself still trains."""
     for child in module.children():
@@ -251,13 +258,15 @@ def rows_of(batches: Sequence[Batch]) -> Iterator[str]:
     """A hash of each row: its real places, and what the batch says of it."""
     for batch in batches:
         real = batch["document_ids"] > 0
-        rows, width = real.shape
+        rows, width = len(real), target_width(batch)
         index = batch.get("target_index", torch.zeros(0, dtype=torch.long))
         for row in range(rows):
             mine = index // width == row
             values: dict[str, Any] = {"places": index[mine] % width}
+            if "decoder_input_ids" in batch:
+                values["decoder"] = batch["decoder_input_ids"][row, : int(batch["decoder_lengths"][row])]
             for name, value in batch.items():
-                if not isinstance(value, Tensor) or name == "target_index":
+                if not isinstance(value, Tensor) or name in ("target_index", "decoder_input_ids"):
                     continue
                 if name in ("targets", "fresh"):
                     values[name] = value[mine]

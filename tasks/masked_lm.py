@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ptm_lightning.data.batch import Batch, frame_rows
+from ptm_lightning.data.batch import Batch, as_batch, frame_rows
 from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Bools, Ints, Tokens, Unit, mask, span_starts
@@ -62,16 +62,8 @@ class MaskCollate:
         )
         ids[rows.content] = masked.ids
         targets = np.flatnonzero(masked.chosen)
-        real = int((rows.document_ids > 0).sum())
-        batch = Batch(
-            input_ids=torch.from_numpy(rows.input_ids),
-            document_ids=torch.from_numpy(rows.document_ids),
-            position_ids=torch.from_numpy(rows.position_ids),
-            target_index=torch.from_numpy(rows.content[targets]),
-            targets=torch.from_numpy(tokens.ids[targets]),
-            padded=real < ids.size,
-            packed=self.packed,
-            counts={"mlm": len(targets), "tokens": real},
+        batch = as_batch(
+            rows, rows.content[targets], tokens.ids[targets], packed=self.packed, counts={"mlm": len(targets)}
         )
         if self.evaluate and self.store.fresh is not None:
             batch["fresh"] = torch.from_numpy(self.store.fresh[rows.offset[targets]])

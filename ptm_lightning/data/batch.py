@@ -6,6 +6,7 @@ Shapes: R rows of T places, N targets, n content tokens (those of the text, with
 from typing import NamedTuple, TypedDict
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,6 +31,14 @@ class Batch(TypedDict, total=False):
     """Whether any place is padding."""
     packed: bool
     """Whether any row holds several isolated documents."""
+    token_type_ids: Tensor
+    """(R, T) 0 in the first of two segments, 1 in the second."""
+    order: Tensor
+    """(R, T) permutation language modelling only: the step at which a place is predicted; 0 is seen by all."""
+    decoder_input_ids: Tensor
+    """(R, U) encoder-decoders only; target_index then points into the R * U places of the decoder."""
+    decoder_lengths: Tensor
+    """(R,) real tokens of each row of the decoder."""
     counts: dict[str, int]
     """How much of each term the batch holds, by the term's name, and "tokens", those that aren't padding."""
     fresh: Tensor
@@ -38,6 +47,12 @@ class Batch(TypedDict, total=False):
     """Prediction only: (id, text) of each row."""
     step_counts: dict[str, int]
     """The same, summed over all micro-batches and processes of the optimizer step. The loader writes it."""
+
+
+def target_width(batch: Batch) -> int:
+    """The length of the rows that `target_index` points into: the decoder's, where there is one."""
+    rows = batch["decoder_input_ids"] if "decoder_input_ids" in batch else batch["input_ids"]
+    return int(rows.shape[1])
 
 
 class Rows(NamedTuple):
@@ -106,6 +121,29 @@ def frame_rows(
         offset,
         pieces.draw[piece][inside],
         example,
+    )
+
+
+def as_batch(rows: Rows, targets_at: Ints, targets: Ints, *, packed: bool, counts: dict[str, int]) -> Batch:
+    """Rows as tensors, with what the loss reads.
+
+    Args:
+        rows: R rows of T places.
+        targets_at: (N,) places of the targets, as indices into the R * T places.
+        targets: (N,) the right ids there.
+        packed: Whether any row holds several isolated documents.
+        counts: The count of each loss term; that of the tokens is added.
+    """
+    real = int((rows.document_ids > 0).sum())
+    return Batch(
+        input_ids=torch.from_numpy(rows.input_ids),
+        document_ids=torch.from_numpy(rows.document_ids),
+        position_ids=torch.from_numpy(rows.position_ids),
+        target_index=torch.from_numpy(targets_at),
+        targets=torch.from_numpy(targets),
+        padded=real < rows.input_ids.size,
+        packed=packed,
+        counts=counts | {"tokens": real},
     )
 
 

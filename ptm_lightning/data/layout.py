@@ -5,7 +5,7 @@ Shapes: d documents, p pieces, r rows.
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -48,6 +48,13 @@ class Pieces(NamedTuple):
     def row_lengths(self, frame: Frame) -> Ints:
         """(r,) tokens of each row, special ones included."""
         return np.bincount(self.row, weights=self.totals(frame)).astype(np.int64)
+
+
+class LayOut(Protocol):
+    """What makes rows of documents, such as `lay_out` with its settings. It goes to the workers: picklable."""
+
+    def __call__(self, start: Ints, length: Ints, draw: Ints) -> Pieces:
+        """Takes (d,) where documents begin in the token store, their tokens, and how often they were drawn before."""
 
 
 def take_rows(pieces: Pieces, rows: Ints) -> Pieces:

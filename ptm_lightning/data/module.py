@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, dataclass_transform
 
 import torch
@@ -14,10 +14,11 @@ from ptm_lightning.arguments import declare_arguments
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.cache import cache_folder
 from ptm_lightning.data.corpus import CorpusSettings, prepare_corpus
-from ptm_lightning.data.layout import Frame, Layout, Pieces
+from ptm_lightning.data.layout import Frame, LayOut, Layout, Pieces, lay_out
 from ptm_lightning.data.loader import Batches, StepLoader, data_loader
 from ptm_lightning.data.plan import Plan
 from ptm_lightning.data.predict import Text, predict_texts
+from ptm_lightning.data.show import show_row
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import frame, to_text
 from ptm_lightning.errors import UserError
@@ -99,6 +100,18 @@ class TextData(LightningDataModule):
         """
         raise NotImplementedError(f"{type(self).__name__} doesn't say how to collate")
 
+    def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
+        """What makes rows of the documents of a store: by `layout`, at most `max_length` long."""
+        return partial(lay_out, layout=self.layout, max_length=self.max_length, frame=self.frame)
+
+    def make_frame(self) -> Frame:
+        """The special tokens around a text: the tokenizer's own."""
+        return Frame(*map(tuple, frame(self.hf_tokenizer)))
+
+    def show_row(self, batch: Batch, row: int) -> str:
+        """A row of a training batch for people, as `inspect` prints it."""
+        return show_row(batch, row, self.hf_tokenizer)
+
     def predict_batch(self, texts: list[Text]) -> Batch:
         """A batch to predict for."""
         raise NotImplementedError(f"{type(self).__name__} doesn't predict")
@@ -120,7 +133,7 @@ class TextData(LightningDataModule):
         else:
             self.corpus = prepare_corpus(self._settings(), self._given_tokenizer())
             self.hf_tokenizer = self.corpus.tokenizer
-        self.frame = Frame(*map(tuple, frame(self.hf_tokenizer)))
+        self.frame = self.make_frame()
         self.link = self._make_link()
 
     def train_dataloader(self) -> StepLoader:
@@ -189,8 +202,7 @@ class TextData(LightningDataModule):
             store.offsets,
             sources,
             tuple(self.weights) if self.weights and shuffle else None,
-            self.layout,
-            self.max_length,
+            self.rows_maker(store, evaluate=not shuffle),
             self.frame,
             self.batch_tokens,
             self.batch_size,

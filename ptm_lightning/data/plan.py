@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptm_lightning.data.layout import Frame, Layout, Pieces, lay_out, take_rows
+from ptm_lightning.data.layout import Frame, LayOut, Pieces, take_rows
 from ptm_lightning.data.noise import Ints, Purpose, hash64
 from ptm_lightning.data.shuffle import permuted
 from ptm_lightning.errors import UserError
@@ -57,9 +57,8 @@ class Plan:
     """(sources + 1,) the first document of each source."""
     shares: tuple[float, ...] | None
     """Share of the tokens that each source gives; None: as many as it has."""
-    layout: Layout
-    max_length: int
-    """Longest row, special tokens included."""
+    lay_out: LayOut
+    """Makes rows of documents."""
     frame: Frame
     batch_tokens: int | None
     """Tokens of a micro-batch, padding included; or:"""
@@ -166,14 +165,8 @@ class Plan:
         total, chunks = sum(end - begin for begin, end in self._drawn(epoch)), self.chunks(epoch)
         places = np.arange(index * total // chunks, (index + 1) * total // chunks)
         document, draw = self._documents(epoch, places)
-        pieces = lay_out(
-            self.offsets[document],
-            self.offsets[document + 1] - self.offsets[document],
-            draw,
-            layout=self.layout,
-            max_length=self.max_length,
-            frame=self.frame,
-        )
+        begin = self.offsets[document]
+        pieces = self.lay_out(begin, self.offsets[document + 1] - begin, draw)
         lengths = pieces.row_lengths(self.frame)
         tie = hash64(self.seed, epoch, np.arange(len(lengths)), Purpose.ORDER)
         batches = split_batches(self._cut(np.lexsort((tie, -lengths)), lengths), self.window)

@@ -26,7 +26,7 @@ __all__ = [
     "max_positions",
     "network_from_config",
     "position_offset",
-    "takes_position_ids",
+    "takes",
 ]
 
 log = logging.getLogger(__name__)
@@ -167,13 +167,14 @@ def max_positions(network: PreTrainedModel) -> int | None:
     return None
 
 
-def takes_position_ids(network: nn.Module) -> bool:
-    """Whether the network can be told the positions, as packed rows need it.
+def takes(network: nn.Module, name: str) -> bool:
+    """Whether the network's forward has an argument, such as the positions, which packed rows need.
 
     Args:
         network: The network.
+        name: Of the argument.
     """
-    return "position_ids" in inspect.signature(network.forward).parameters
+    return name in inspect.signature(network.forward).parameters
 
 
 def _from_config(auto_class: str, config: PreTrainedConfig, seed: int) -> PreTrainedModel:

@@ -9,8 +9,6 @@ from transformers import PreTrainedConfig
 
 from ptm_lightning.errors import UserError, suggest
 
-HEAD_WIDTH = 64
-
 
 @dataclass(frozen=True)
 class Size:
@@ -18,11 +16,12 @@ class Size:
 
     layers: int
     hidden: int
+    head_width: int = 64
 
     @property
     def heads(self) -> int:
-        """Attention heads, each 64 wide."""
-        return self.hidden // HEAD_WIDTH
+        """Attention heads."""
+        return self.hidden // self.head_width
 
     @property
     def feed_forward(self) -> int:
@@ -81,7 +80,20 @@ def dimensions(config_class: type[PreTrainedConfig], size: str) -> dict[str, int
     """
     if size not in SIZES:
         raise UserError(f"--model.size {size}: no such size, {suggest(size, SIZES)}")
-    wanted, fields = SIZES[size], defaults(config_class)
+    return dimensions_of(config_class, SIZES[size])
+
+
+def dimensions_of(config_class: type[PreTrainedConfig], wanted: Size) -> dict[str, int]:
+    """The fields of a config class that give a network any depth and width.
+
+    Args:
+        config_class: A transformers config class.
+        wanted: Depth and width.
+
+    Returns:
+        Field names and values, {} for a family whose dimensions have names of their own.
+    """
+    fields = defaults(config_class)
     hidden = _present(config_class, ("hidden_size",))
     layers, wide = _present(config_class, LAYERS), _present(config_class, FEED_FORWARD)
     if not (hidden and wide and _present(config_class, LAYERS[:1])):
@@ -90,7 +102,7 @@ def dimensions(config_class: type[PreTrainedConfig], size: str) -> dict[str, int
     values |= dict.fromkeys(_present(config_class, HEADS), wanted.heads) | dict.fromkeys(wide, wanted.feed_forward)
     # None means "as many as heads" or "hidden / heads", which also holds when the user overrides these.
     values |= {name: wanted.heads for name in ("num_key_value_heads",) if fields.get(name) is not None}
-    values |= {name: HEAD_WIDTH for name in _present(config_class, ("head_dim",)) if fields[name] is not None}
+    values |= {name: wanted.head_width for name in _present(config_class, ("head_dim",)) if fields[name] is not None}
     for name in (name for name in EMBEDDING if fields.get(name) is not None):
         factorised = fields[name] != fields[hidden[0]]  # ALBERT and ELECTRA embed in 128 dimensions
         values[name] = min(fields[name], wanted.hidden) if factorised else wanted.hidden

@@ -1,10 +1,11 @@
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
 
 from ptm_lightning.data import plan as plan_module
-from ptm_lightning.data.layout import Frame
+from ptm_lightning.data.layout import Frame, lay_out
 from ptm_lightning.data.plan import Plan, split_batches
 from ptm_lightning.errors import UserError
 
@@ -16,13 +17,14 @@ def small_chunks(monkeypatch):
 
 def make(documents: int = 500, **changes) -> Plan:
     lengths = np.minimum(np.random.default_rng(0).lognormal(3, 0.8, documents).astype(int) + 1, 300)
+    layout = {"layout": "rows", "max_length": 64, "frame": Frame((2,), (3,))}
+    layout |= {name: changes.pop(name) for name in ("layout", "max_length") if name in changes}
     arguments = {
+        "lay_out": partial(lay_out, **layout),
         "offsets": np.concatenate([[0], np.cumsum(lengths)]),
         "sources": (0, documents),
         "shares": None,
-        "layout": "rows",
-        "max_length": 64,
-        "frame": Frame((2,), (3,)),
+        "frame": layout["frame"],
         "batch_tokens": 512,
         "batch_size": None,
     }

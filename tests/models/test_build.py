@@ -16,7 +16,7 @@ from ptm_lightning.models.build import (
     max_positions,
     network_from_config,
     position_offset,
-    takes_position_ids,
+    takes,
 )
 
 IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
@@ -281,6 +281,6 @@ def test_relative_positions_have_no_limit(architecture: str) -> None:
     check_fit(network(architecture, auto_class="AutoModel"), 50, 100_000)
 
 
-def test_takes_position_ids() -> None:
-    assert takes_position_ids(network("roberta"))
-    assert not takes_position_ids(network("t5", auto_class="AutoModel"))
+def test_takes() -> None:
+    assert takes(network("roberta"), "position_ids")
+    assert not takes(network("t5", auto_class="AutoModel"), "position_ids")

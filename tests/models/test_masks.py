@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from ptm_lightning.errors import UserError
-from ptm_lightning.models.build import build_config, build_network, position_offset, takes_position_ids
+from ptm_lightning.models.build import build_config, build_network, position_offset, takes
 from ptm_lightning.models.masks import BIDIRECTIONAL, CAUSAL, attention_mask, isolates
 
 IDS = {"pad": 1, "unk": 0, "cls": 2, "sep": 3, "mask": 4}
@@ -41,7 +41,7 @@ def packed_logits(network: nn.Module, tokens: Tensor) -> Tensor:
 @torch.no_grad()
 def test_packed_documents_equal_documents_alone(architecture: str, implementation: str) -> None:
     network = tiny(architecture)
-    assert takes_position_ids(network)
+    assert takes(network, "position_ids")
     assert isolates(network.config)
     if implementation == "sdpa" and network.config._attn_implementation != "sdpa":
         pytest.skip("has eager attention only")

@@ -1,0 +1,37 @@
+"""From a batch to the arguments of a network, whatever its architecture."""
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from ptm_lightning.data.batch import Batch
+from ptm_lightning.models.build import takes
+from ptm_lightning.models.config import position_offset
+from ptm_lightning.models.masks import attention_mask
+
+
+def network_inputs(network: PreTrainedModel, batch: Batch) -> dict[str, Any]:
+    """Ids, the mask that the architecture understands, positions, and what else the batch has and the network takes.
+
+    Args:
+        network: A transformers model.
+        batch: R rows of T places, for an encoder-decoder with R rows of U places of the decoder.
+
+    Returns:
+        Keyword arguments of the network's forward, without labels.
+    """
+    inputs: dict[str, Any] = {
+        "input_ids": batch["input_ids"],
+        "attention_mask": attention_mask(
+            network.config, batch["document_ids"], network.dtype, packed=batch["packed"], padded=batch["padded"]
+        ),
+    }
+    if takes(network, "position_ids"):
+        inputs["position_ids"] = batch["position_ids"] + position_offset(network.config)
+    if "token_type_ids" in batch and takes(network, "token_type_ids"):
+        inputs["token_type_ids"] = batch["token_type_ids"]
+    if "decoder_input_ids" in batch:  # its padding is at the end, where no real token looks
+        inputs["decoder_input_ids"] = batch["decoder_input_ids"]
+    if takes(network, "use_cache"):
+        inputs["use_cache"] = False  # with a cache, packed documents see each other
+    return inputs
