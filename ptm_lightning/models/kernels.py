@@ -19,7 +19,7 @@ from ptm_lightning.data.cache import cache_folder
 
 Matmul = Literal["auto", "default", "medium"]
 
-MIN_SPEEDUP = 1.15
+MIN_SPEEDUP = 1.05
 MAX_ERROR_RATIO = 2.0
 PROBE_SECONDS = 0.12
 
