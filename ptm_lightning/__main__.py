@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "predict with a run's model, for files or --text",
     "export": "make a folder that transformers loads from a run's checkpoint",
     "inspect": "show real batches before training: what is masked, what the target is",
+    "check": "hold an objective to its own words, on your tokenizer and text",
     "list": "show tasks, data modules, callbacks and presets",
 }
 

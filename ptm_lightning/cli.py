@@ -10,6 +10,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 
+from ptm_lightning.check import check
 from ptm_lightning.checkpoint import best, newest_valid
 from ptm_lightning.commandline import own_flags, parse
 from ptm_lightning.data.module import TextData
@@ -57,6 +58,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
             return list_known()
         if command == "inspect":
             return inspect(own, rest)
+        if command == "check":
+            return check_objective(own, rest)
         if command == "export":
             return export_run(own)
         return evaluate(command, own, rest)
@@ -140,6 +143,12 @@ def inspect(own: argparse.Namespace, rest: list[str]) -> int:
     line, _ = parse(layers_of(own, base="evaluate"), own, rest, "")
     print_batches(line.model, line.datamodule, line.trainer)
     return 0
+
+
+def check_objective(own: argparse.Namespace, rest: list[str]) -> int:
+    """Holds an objective to its own words; the status is 1 if it doesn't keep them."""
+    line, _ = parse(layers_of(own, base="evaluate"), own, rest, "")
+    return 0 if check(line.model, line.datamodule, line.trainer) else 1
 
 
 def list_known() -> int:

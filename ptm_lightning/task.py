@@ -16,13 +16,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
 from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint
-from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.noise import Purpose, hash64
+from ptm_lightning.data.batch import Batch, other_documents
 from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.limits import check_trainer
 from ptm_lightning.link import Link
 from ptm_lightning.models.build import check_fit
+from ptm_lightning.models.dropout import seed_dropout
 from ptm_lightning.models.inputs import network_inputs
 from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
@@ -105,6 +105,10 @@ class Task(LightningModule):
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of an evaluation batch for people: columns of text, such as what was asked, right and guessed."""
         return []
+
+    def hidden_from(self, batch: Batch, number: int) -> Tensor:
+        """(R, T) bool: the input places that the prediction of the batch's nth target may not depend on."""
+        return other_documents(batch, number)
 
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
         """The tokenizer that the network is made for, if it isn't built from scratch."""
@@ -198,10 +202,7 @@ class Task(LightningModule):
         """Seeds dropout by step, micro-batch and rank: it doesn't depend on what ran before."""
         trainer = self.trainer
         micro_batch = batch_idx % trainer.accumulate_grad_batches * trainer.world_size + trainer.global_rank
-        seed = int(hash64(self.seed, self.global_step, micro_batch, Purpose.DROPOUT)[0] >> 1)
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+        seed_dropout(self.seed, self.global_step, micro_batch, self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's share of the step's loss."""

@@ -1,6 +1,6 @@
 """Masked language modelling: BERT's and RoBERTa's objective, with tokens, words or spans masked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import Any, ClassVar
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ptm_lightning.data.batch import Batch, as_batch, frame_rows
+from ptm_lightning.data.batch import Batch, Rows, as_batch, frame_rows
 from ptm_lightning.data.layout import Frame, Pieces
+from ptm_lightning.data.masking_findings import masking_findings
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Bools, Ints, Tokens, Unit, mask, span_starts
 from ptm_lightning.data.predict import Text
@@ -19,6 +20,7 @@ from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import ordinary_ids
 from ptm_lightning.data.words import WordTable
 from ptm_lightning.errors import UserError
+from ptm_lightning.findings import Finding
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Ratio, Term
 
@@ -47,12 +49,12 @@ class MaskCollate:
 
     def __call__(self, pieces: Pieces) -> Batch:
         """One batch of R rows of T places."""
-        rows = frame_rows(pieces, self.store.tokens, self.frame, self.pad_id, isolated=self.isolated)
+        rows = self.rows(pieces)
         ids = rows.input_ids.ravel()
         tokens = Tokens(ids[rows.content], rows.example, rows.offset, rows.draw)
         masked = mask(
             tokens,
-            self._unit_starts(tokens),
+            self.unit_starts(tokens),
             rate=self.rate,
             mask_share=self.mask_share,
             random_share=self.random_share,
@@ -69,7 +71,12 @@ class MaskCollate:
             batch["fresh"] = torch.from_numpy(self.store.fresh[rows.offset[targets]])
         return batch
 
-    def _unit_starts(self, tokens: Tokens) -> Bools:
+    def rows(self, pieces: Pieces) -> Rows:
+        """The rows before the noise."""
+        return frame_rows(pieces, self.store.tokens, self.frame, self.pad_id, isolated=self.isolated)
+
+    def unit_starts(self, tokens: Tokens) -> Bools:
+        """(n,) true where a unit begins."""
         if self.unit == "token":
             return np.ones(len(tokens.ids), dtype=np.bool_)
         starts = self.words.starts(tokens.ids) | (np.diff(tokens.example, prepend=-1) > 0)
@@ -128,6 +135,20 @@ class MaskedLMData(TextData):
             words=WordTable.of(self.hf_tokenizer),
             seed=self.seed,
             evaluate=evaluate,
+        )
+
+    def findings(self, seen: Sequence[tuple[Pieces, Batch]]) -> Iterator[Finding]:
+        """Shares as asked, special tokens untouched, words whole, and targets that rebuild the text."""
+        collate = self.collator(self.corpus.train, evaluate=False)
+        assert isinstance(collate, MaskCollate)
+        yield from masking_findings(
+            [(collate.rows(pieces), batch) for pieces, batch in seen],
+            collate.unit_starts,
+            self.hf_tokenizer,
+            rate=self.mask_rate,
+            mask_share=self.mask_share,
+            random_share=self.random_share,
+            ordinary_ids=collate.ordinary_ids,
         )
 
     def predict_batch(self, texts: list[Text]) -> Batch:

@@ -55,6 +55,15 @@ def target_width(batch: Batch) -> int:
     return int(rows.shape[1])
 
 
+def other_documents(batch: Batch, number: int) -> Tensor:
+    """(R, T) bool: padding, other rows, and other documents of the row that the batch's nth target stands in."""
+    ids = batch["document_ids"]
+    row, place = divmod(int(batch["target_index"][number]), ids.shape[1])
+    others = torch.ones_like(ids, dtype=torch.bool)
+    others[row] = (ids[row] != ids[row, place]) | (ids[row] == 0)
+    return others
+
+
 class Rows(NamedTuple):
     """Framed rows, before any noise."""
 

@@ -1,6 +1,6 @@
 """TextData: the data module of everything that is learned from plain text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from functools import cached_property, partial
 from typing import Any, Literal, dataclass_transform
@@ -22,6 +22,7 @@ from ptm_lightning.data.show import show_row
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import frame, to_text
 from ptm_lightning.errors import UserError
+from ptm_lightning.findings import Finding
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
 
@@ -107,6 +108,10 @@ class TextData(LightningDataModule):
     def make_frame(self) -> Frame:
         """The special tokens around a text: the tokenizer's own."""
         return Frame(*map(tuple, frame(self.hf_tokenizer)))
+
+    def findings(self, seen: Sequence[tuple[Pieces, Batch]]) -> Iterator[Finding]:
+        """What `check` finds in training batches and the pieces that they were made of: what the noise must keep."""
+        yield from ()
 
     def show_row(self, batch: Batch, row: int) -> str:
         """A row of a training batch for people, as `inspect` prints it."""

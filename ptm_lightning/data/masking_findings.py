@@ -1,0 +1,123 @@
+"""What masking must keep, held against real batches: for `check`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from ptm_lightning.data.batch import Batch, Rows
+from ptm_lightning.data.noise import Bools, Ints, Tokens
+from ptm_lightning.findings import Finding, faults, share
+
+
+@dataclass
+class Seen:
+    """Counts over batches, and the faults found in them."""
+
+    expected: float = 0.0
+    """Targets that the rate asks for, at least one unit in each example."""
+    tokens: int = 0
+    targets: int = 0
+    units: int = 0
+    """Chosen ones: words, spans or tokens."""
+    masked: int = 0
+    """Of these units, those that became the mask token."""
+    random: int = 0
+    """Of these units, those that became another token."""
+    changed_elsewhere: list[str] = field(default_factory=list)
+    special: list[str] = field(default_factory=list)
+    wrong_targets: list[str] = field(default_factory=list)
+    torn: list[str] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
+
+
+def masking_findings(
+    seen: Sequence[tuple[Rows, Batch]],
+    unit_starts: Callable[[Tokens], Bools],
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    rate: float,
+    mask_share: float,
+    random_share: float,
+    ordinary_ids: Ints,
+) -> Iterator[Finding]:
+    """Compares rows before the noise with the batches made of them.
+
+    Args:
+        seen: Rows as they were, and the batch.
+        unit_starts: True where a unit (token, word or span) begins, (n,) for n tokens.
+        tokenizer: For examples in words.
+        rate: Share of tokens that was asked for.
+        mask_share: Share of the units that become the mask token.
+        random_share: Share of the units that become random tokens.
+        ordinary_ids: What random tokens may be.
+    """
+    total = Seen()
+    for rows, batch in seen:
+        _count(total, rows, batch, unit_starts, tokenizer, rate, set(ordinary_ids.tolist()))
+    expected = total.expected / max(1, total.tokens)
+    yield share("targets among tokens", expected, total.targets, total.tokens)
+    # A random token is the old one again once in a vocabulary.
+    same = random_share / len(ordinary_ids)
+    yield share("targets that become the mask token", mask_share, total.masked, total.units)
+    yield share("targets that become random tokens", random_share - same, total.random, total.units)
+    yield faults("examples without a target", total.without)
+    yield faults("special tokens among the targets, or drawn", total.special)
+    yield faults("tokens changed that are no targets", total.changed_elsewhere)
+    yield faults("targets that are not the text", total.wrong_targets)
+    yield faults("words or spans torn", total.torn)
+
+
+def _count(
+    total: Seen,
+    rows: Rows,
+    batch: Batch,
+    unit_starts: Callable[[Tokens], Bools],
+    tokenizer: PreTrainedTokenizerFast,
+    rate: float,
+    ordinary: set[int],
+) -> None:
+    original, noised = rows.input_ids.ravel(), batch["input_ids"].numpy().ravel()
+    target = np.zeros(original.size, dtype=np.bool_)
+    target[batch["target_index"].numpy()] = True
+    content = np.zeros(original.size, dtype=np.bool_)
+    content[rows.content] = True
+    tokens = Tokens(original[rows.content], rows.example, rows.offset, rows.draw)
+    starts = unit_starts(tokens)
+    unit = np.cumsum(starts) - 1
+    chosen, ids = target[rows.content], noised[rows.content]
+
+    def shown(where: Ints) -> list[str]:
+        return [
+            f"{tokenizer.decode(original[max(0, place - 5) : place + 5])!r}: "
+            f"{tokenizer.convert_ids_to_tokens(int(original[place]))} became "
+            f"{tokenizer.convert_ids_to_tokens(int(noised[place]))}"
+            for place in where.tolist()
+        ]
+
+    total.tokens += len(tokens.ids)
+    total.targets += int(chosen.sum())
+    first = np.flatnonzero(starts)
+    length = np.diff(first, append=len(starts))
+    of_example = np.cumsum(np.diff(rows.example, prepend=-1) > 0) - 1
+    sizes = np.bincount(of_example)
+    units = np.bincount(of_example[first])
+    largest = np.maximum(length, rate * sizes[of_example[first]])
+    total.expected += float((np.bincount(of_example[first], weights=largest) / units).sum())
+    head = first[chosen[first]]
+    total.units += len(head)
+    total.masked += int((ids[head] == tokenizer.mask_token_id).sum())
+    total.random += int(((ids[head] != tokenizer.mask_token_id) & (ids[head] != tokens.ids[head])).sum())
+    without = np.flatnonzero(np.bincount(of_example, weights=chosen) == 0)
+    total.without += [repr(tokenizer.decode(tokens.ids[of_example == which])) for which in without.tolist()]
+    drawn = np.flatnonzero((noised != original) & (noised != tokenizer.mask_token_id))
+    foreign = drawn[[int(noised[place]) not in ordinary for place in drawn.tolist()]] if len(drawn) else drawn
+    total.special += shown(np.union1d(np.flatnonzero(target & ~content), foreign))
+    total.changed_elsewhere += shown(np.flatnonzero((noised != original) & ~target))
+    right = np.zeros_like(original)
+    right[batch["target_index"].numpy()] = batch["targets"].numpy()
+    total.wrong_targets += shown(np.flatnonzero(target & (right != original)))
+    parts = np.bincount(unit, weights=chosen)
+    torn = np.flatnonzero((parts > 0) & (parts < length))
+    total.torn += [repr(tokenizer.convert_ids_to_tokens(tokens.ids[unit == which].tolist())) for which in torn.tolist()]

@@ -1,0 +1,44 @@
+"""What `check` finds: a property of an objective, what was asked for, what real batches have."""
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import NamedTuple
+
+SIGMAS = 5.0
+"""A share may be so many standard deviations off: chance does that once in two million."""
+
+
+class Finding(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    asked: str
+    found: str
+    wrong: str = ""
+    """What is wrong, with an example; empty if nothing is."""
+
+
+def share(what: str, asked: float, hits: int, count: int) -> Finding:
+    """A share that chance decides: it must be as asked for, but for the deviation that chance explains.
+
+    Args:
+        what: What is counted.
+        asked: The share that it should have, in [0, 1].
+        hits: How many there are.
+        count: Of how many; decisions that don't depend on each other.
+    """
+    found = hits / max(1, count)
+    allowed = SIGMAS * sqrt(max(asked * (1 - asked), 1 / max(1, count)) / max(1, count))
+    off = f"{hits:,} of {count:,}; chance explains a difference of {allowed:.2%}"
+    wrong = off if abs(found - asked) > allowed else ""
+    return Finding(what, f"{asked:.2%}", f"{found:.2%}", wrong)
+
+
+def faults(what: str, examples: Sequence[str]) -> Finding:
+    """Something that must not be at all.
+
+    Args:
+        what: What is counted.
+        examples: One for each case.
+    """
+    return Finding(what, "0", f"{len(examples):,}", examples[0] if examples else "")
