@@ -21,8 +21,8 @@ from ptm_lightning.inspection import print_batches
 from ptm_lightning.log import say, set_up_logging
 from ptm_lightning.manual import first_line, print_help
 from ptm_lightning.models.kernels import prepare_cpu
-from ptm_lightning.plugins import load_plugins, subclasses
-from ptm_lightning.presets import preset_names, read_layer
+from ptm_lightning.plugins import find_class, load_plugins, subclasses
+from ptm_lightning.presets import CLASS, preset_names, read_layer
 from ptm_lightning.run import (
     newest,
     read_config,
@@ -89,17 +89,20 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
         line, _ = parse(layers_of(own, base="evaluate"), own, _with_texts(own, rest), "")
         task = line.model
     else:
-        if wrong := next((flag for flag in rest if flag.startswith("--model.")), None):
-            raise UserError(f"{wrong}: the model is the run's; leave it out")
         folder, checkpoint = _run_and_checkpoint(own)
         stored = read_config(folder)
+        free = find_class(stored["model"][CLASS], Task, "--model").prediction_arguments if command == "predict" else ()
+        for flag in rest:
+            if flag.startswith("--model.") and flag.partition("=")[0].removeprefix("--model.") not in free:
+                raise UserError(f"{flag}: the model is the run's; leave it out")
         kept = {
             "model": stored["model"],
             "data": stored["data"],
             "trainer": {"precision": stored["trainer"]["precision"]},
         }
         line, _ = parse(layers_of(own, kept, base="evaluate"), own, _with_texts(own, rest), str(folder))
-        task = type(line.model).load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+        given = {name: getattr(line.model, name) for name in free}
+        task = type(line.model).load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True, **given)
     prepare_cpu("auto", allocator=True)
     if command == "predict":
         _write_predictions(line.trainer.predict(task, line.datamodule), own.output)

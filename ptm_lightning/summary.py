@@ -33,10 +33,10 @@ def print_summary(folder: Path, task: Task, data: TextData) -> None:
 
 def next_command(folder: Path, task: Task) -> str:
     """A command that does something with the model."""
-    tokenizer = task.tokenizer()
-    mask = tokenizer.mask_token if tokenizer is not None else None
-    text = f' --text "Returns a {mask} of the given object."' if mask else ""
-    return f"python -m ptm_lightning predict --run_dir {folder}{text}"
+    text = task.example_text()
+    if text is None:
+        return f"python -m ptm_lightning export --run_dir {folder} --output my-model"
+    return f'python -m ptm_lightning predict --run_dir {folder} --text "{text}"'
 
 
 def how_to_resume(folder: Path) -> str:

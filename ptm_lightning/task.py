@@ -48,6 +48,8 @@ class Task(LightningModule):
     data_class: ClassVar[type["TextData"]]
     auto_class: ClassVar[str]
     """Name of the transformers auto class, such as "AutoModelForMaskedLM"."""
+    prediction_arguments: ClassVar[tuple[str, ...]] = ()
+    """Arguments that only predictions depend on: `predict` takes them anew."""
 
     backbone: str | None = None
     """A pretrained folder or hub name to start from; its tokenizer comes along."""
@@ -105,6 +107,10 @@ class Task(LightningModule):
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of an evaluation batch for people: columns of text, such as what was asked, right and guessed."""
         return []
+
+    def example_text(self) -> str | None:
+        """A text to predict for, as an example; None if the task doesn't predict for texts."""
+        return None
 
     def hidden_from(self, batch: Batch, number: int) -> Tensor:
         """(R, T) bool: the input places that the prediction of the batch's nth target may not depend on."""

@@ -139,7 +139,7 @@ def _backbone(case: Case) -> str:
 
 def _tokenizer(case: Case) -> str:
     """One that was trained on other text."""
-    data = case.data(train=[str(case.folder / "texts" / "other.txt")], vocab_size=100)
+    data = case.data(train=[str(case.folder / "texts" / "other.txt")], vocab_size=100, tokenizer_algorithm="wordpiece")
     case.validation(data)
     folder = case.folder / "tokenizer"
     data.hf_tokenizer.save_pretrained(folder)

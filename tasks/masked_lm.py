@@ -208,6 +208,11 @@ class MaskedLM(Task):
         """Adds the perplexity of masked tokens."""
         return metrics | {f"{prefix}/perplexity": exp(min(metrics[f"{prefix}/loss"], 700.0))}
 
+    def example_text(self) -> str | None:
+        """A text with a mask to fill."""
+        tokenizer = self.tokenizer()
+        return f"Returns a {tokenizer.mask_token} of the given object." if tokenizer is not None else None
+
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of a batch as text, with the targets and the best guesses for them."""
         tokenizer = self.tokenizer()

@@ -8,17 +8,20 @@ import pytest
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from ptm_lightning.__main__ import COMMANDS, main
-from ptm_lightning.presets import preset_names
+from ptm_lightning.plugins import find_class
+from ptm_lightning.presets import merge, preset_names, read_layer
 from ptm_lightning.run import read_config, read_state
+from ptm_lightning.task import Task
+from ptm_lightning.testing_case import tiny
 
-SIZE = [
-    "--model.overrides={hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}",
+DATA = [
     "--data.vocab_size=600",
     "--data.max_length=32",
     "--data.batch_tokens=512",
     "--data.validation_share=0.1",
     "--trainer.accelerator=cpu",
 ]
+SIZE = [f"--model.overrides={json.dumps(tiny('bert'))}", *DATA]
 
 
 @pytest.fixture
@@ -172,8 +175,11 @@ def test_dry_run_leaves_nothing(here: Path, corpus: Path):
 @pytest.mark.parametrize("preset", [name for name in preset_names() if name not in ("base", "evaluate")])
 def test_every_preset_trains(here: Path, corpus: Path, preset: str):
     presets = ["--config", "default", "--config", preset] if preset == "wandb" else ["--config", preset]
+    model = merge(read_layer(name).values for name in presets[1::2])["model"]
+    architecture = model.get("architecture", find_class(model["class_path"], Task, "--model").architecture)
+    size = f"--model.overrides={json.dumps((model.get('overrides') or {}) | tiny(architecture))}"
     limits = ["--trainer.max_steps=2", "--run_dir=run"]
-    assert main(["fit", *presets, "--data.train", str(corpus), *SIZE, *limits]) == 0
+    assert main(["fit", *presets, "--data.train", str(corpus), size, *DATA, *limits]) == 0
 
 
 MISTAKES = [

@@ -43,6 +43,8 @@ class Batch(TypedDict, total=False):
     """How much of each term the batch holds, by the term's name, and "tokens", those that aren't padding."""
     fresh: Tensor
     """(N,) evaluation only: whether a target lies in a sentence that training does not contain."""
+    bytes: Tensor
+    """(R,) evaluation of causal language models only: bytes of a row's text (UTF-8)."""
     texts: list[tuple[str, str]]
     """Prediction only: (id, text) of each row."""
     step_counts: dict[str, int]

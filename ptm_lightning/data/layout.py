@@ -5,6 +5,7 @@ Shapes: d documents, p pieces, r rows.
 
 from bisect import bisect_left, insort
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -93,6 +94,20 @@ def lay_out(start: Ints, length: Ints, draw: Ints, *, layout: Layout, max_length
     row = _best_fit(pieces.length + len(frame), max_length)
     order = np.argsort(row, kind="stable")
     return _take(pieces._replace(row=row), order)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Blocks of one stream in which the frame's first tokens stand nowhere, and its last ones after each document."""
+
+    max_length: int
+    frame: Frame
+
+    def __call__(self, start: Ints, length: Ints, draw: Ints) -> Pieces:
+        """The pieces of rows of `max_length` tokens, the last one shorter."""
+        separated = Frame((), self.frame.after)
+        pieces = lay_out(start, length, draw, layout="blocks", max_length=self.max_length, frame=separated)
+        return pieces._replace(opens=np.zeros_like(pieces.opens))
 
 
 def _cut_evenly(start: Ints, length: Ints, draw: Ints, longest: int) -> Pieces:

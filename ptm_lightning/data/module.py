@@ -20,7 +20,7 @@ from ptm_lightning.data.plan import Plan
 from ptm_lightning.data.predict import Text, predict_texts
 from ptm_lightning.data.show import show_row
 from ptm_lightning.data.store import TokenStore
-from ptm_lightning.data.tokenizer import frame, to_text
+from ptm_lightning.data.tokenizer import Algorithm, frame, to_text
 from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding
 from ptm_lightning.link import Link
@@ -49,7 +49,7 @@ class TextData(LightningDataModule):
     """Texts to predict for, given right here."""
     tokenizer: str | None = None
     """A folder, a hub name, or "train" to train one on the text. Default: the backbone's own, or else "train"."""
-    tokenizer_algorithm: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    tokenizer_algorithm: Algorithm = "wordpiece"
     """What kind of tokenizer to train."""
     vocab_size: int = 8192
     """Its size."""
@@ -103,7 +103,11 @@ class TextData(LightningDataModule):
 
     def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
         """What makes rows of the documents of a store: by `layout`, at most `max_length` long."""
-        return partial(lay_out, layout=self.layout, max_length=self.max_length, frame=self.frame)
+        return self.lay_out_as(self.layout)
+
+    def lay_out_as(self, layout: Layout) -> LayOut:
+        """Makes rows in one of the layouts, at most `max_length` long."""
+        return partial(lay_out, layout=layout, max_length=self.max_length, frame=self.frame)
 
     def make_frame(self) -> Frame:
         """The special tokens around a text: the tokenizer's own."""

@@ -1,0 +1,23 @@
+"""Whether a network's predictions depend on what comes later in a row."""
+
+import torch
+from transformers import PreTrainedModel
+
+PLACES = 8
+
+
+@torch.no_grad()
+def sees_later_places(network: PreTrainedModel) -> bool:
+    """Whether another last token changes the logits before it, as in every network that isn't causal.
+
+    Args:
+        network: A network with a language-modelling head. Its mode is kept.
+    """
+    training = network.training
+    network.train(False)
+    ids = torch.arange(PLACES, device=network.device)[None] % network.config.vocab_size
+    other = ids.clone()
+    other[0, -1] = 0
+    before, after = (network(input_ids=each).logits[0, :-1] for each in (ids, other))
+    network.train(training)
+    return not torch.allclose(before, after, rtol=0, atol=1e-5 * float(before.abs().max()) + 1e-8)
