@@ -50,7 +50,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {"CausalLM": {"max_new_tokens": 8}}
 
 ALTERNATIVES: dict[str, dict[str, Any]] = {
     "CausalLM": {
-        "num_beams": 3,
+        "num_beams": Alternative(3, given={"temperature": 1.0}),
         "temperature": 1.0,
         "top_p": Alternative(0.05, given={"temperature": 2.0}),
         "architecture": "llama",
