@@ -15,6 +15,7 @@ from ptm_lightning.commandline import own_flags, parse
 from ptm_lightning.data.module import TextData
 from ptm_lightning.errors import UserError, suggest
 from ptm_lightning.export import export
+from ptm_lightning.files import disk_is_full
 from ptm_lightning.fitting import RUNS, fit, layers_of
 from ptm_lightning.inspection import print_batches
 from ptm_lightning.log import say, set_up_logging
@@ -62,6 +63,12 @@ def run(command: str, arguments: Sequence[str]) -> int:
         return evaluate(command, own, rest)
     except MisconfigurationException as error:
         raise UserError(str(error).splitlines()[0]) from error
+    except Exception as error:
+        if disk_is_full(error):
+            raise UserError(
+                "no space left on disk; make room, or choose other places with --run_dir, --data.cache_dir and $TMPDIR"
+            ) from error
+        raise
 
 
 def _run_and_checkpoint(own: argparse.Namespace) -> tuple[Path, Path]:
@@ -69,6 +76,8 @@ def _run_and_checkpoint(own: argparse.Namespace) -> tuple[Path, Path]:
     folder = Path(own.run_dir) if own.run_dir else newest(RUNS)
     if folder is None:
         raise UserError(f"--run_dir: there is no run below {RUNS}; train one with fit, or name its folder")
+    if not (folder / "config.yaml").exists():
+        raise UserError(f"--run_dir {folder}: there is no run in it")
     if not own.run_dir:
         say(f"taking the newest run, {folder}")
     if own.checkpoint not in ("best", "last"):
@@ -84,7 +93,6 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
     """Validates, tests or predicts with a run's model, or with a backbone."""
     if own.config or own.model:
         line, _ = parse(layers_of(own, base="evaluate"), own, _with_texts(own, rest), "")
-        task = line.model
     else:
         if wrong := next((flag for flag in rest if flag.startswith("--model.")), None):
             raise UserError(f"{wrong}: the model is the run's; leave it out")
@@ -96,7 +104,8 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
             "trainer": {"precision": stored["trainer"]["precision"]},
         }
         line, _ = parse(layers_of(own, kept, base="evaluate"), own, _with_texts(own, rest), str(folder))
-        task = type(line.model).load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+        line.model.start_from(checkpoint)
+    task = line.model
     prepare_cpu("auto", allocator=True)
     if command == "predict":
         _write_predictions(line.trainer.predict(task, line.datamodule), own.output)

@@ -170,7 +170,13 @@ class Task(LightningModule):
         saved = load_checkpoint(checkpoint)
         self.link = Link(**saved[KEY]["link"])
         self.configure_model()
-        self.load_state_dict(saved["state_dict"])
+        try:
+            self.load_state_dict(saved["state_dict"])
+        except RuntimeError as error:
+            raise UserError(
+                f"{checkpoint}: the weights of its {saved[KEY]['task']} don't fit {type(self).__name__}; "
+                "export it and give the folder as --model.backbone"
+            ) from error
 
     # Training
 
