@@ -111,7 +111,9 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
         _write_predictions(line.trainer.predict(task, line.datamodule), own.output)
     else:
         verb = line.trainer.validate if command == "validate" else line.trainer.test
-        print_metrics(verb(task, line.datamodule, verbose=False)[0])
+        metrics = verb(task, line.datamodule, verbose=False)[0]
+        if line.trainer.is_global_zero:
+            print_metrics(metrics)
     return 0
 
 

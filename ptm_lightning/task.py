@@ -22,6 +22,7 @@ from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.limits import check_trainer
 from ptm_lightning.link import Link
+from ptm_lightning.log import say
 from ptm_lightning.models.build import check_fit
 from ptm_lightning.models.inputs import network_inputs
 from ptm_lightning.models.masks import isolates
@@ -300,6 +301,8 @@ class Task(LightningModule):
         self.configure_model()
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self._resumed_at = checkpoint["global_step"]
+            if self.schedule != "constant" and record["total_steps"] != self.total_steps:
+                say(f"the schedule now ends at step {self.total_steps}, before it was {record['total_steps']}")
 
 
 declare_arguments(Task)

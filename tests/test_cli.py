@@ -97,6 +97,15 @@ def test_resume_goes_on_with_more_steps(here: Path, corpus: Path, capfd: pytest.
     assert {4, 8} <= steps
 
 
+def test_resume_says_that_the_schedule_moves(here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]):
+    assert fit(corpus, "--trainer.max_steps=4", "--run_dir=run") == 0
+    capfd.readouterr()
+    assert main(["fit", "--resume=run"]) == 0
+    assert "schedule now" not in capfd.readouterr().err
+    assert main(["fit", "--resume=run", "--trainer.max_steps=6"]) == 0
+    assert "the schedule now ends at step 6, before it was 4" in capfd.readouterr().err.splitlines()
+
+
 def test_resume_refuses_another_setting_with_both_values(here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]):
     assert fit(corpus, "--trainer.max_steps=2", "--run_dir=run") == 0
     capfd.readouterr()
@@ -112,6 +121,18 @@ def test_validate_and_predict_with_the_run(trained: Path, here: Path, capfd: pyt
     row = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert row["text"] == "the [MASK] of it"
     assert len(row["guesses"][0]) == 5
+
+
+def test_two_processes_evaluate_every_document_once(trained: Path):
+    program = [sys.executable, "-m", "ptm_lightning", "validate", "--run_dir", str(trained)]
+    several = ["--data.batch_tokens=128", "--trainer.accelerator=cpu"]  # 11 batches
+
+    def screen(processes: int) -> str:
+        run = subprocess.run([*program, *several, f"--trainer.devices={processes}"], capture_output=True, text=True)
+        return run.stdout
+
+    assert screen(1).splitlines()[1].startswith("val/loss")
+    assert screen(2) == screen(1)
 
 
 def test_predict_keeps_ids_and_order(trained: Path, here: Path):
