@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
     try:
         if command == "fit":
             return fit(own, rest)
+        if command in ("list", "export") and rest:
+            raise UserError(f"{rest[0]}: {command} has no such flag (python -m ptm_lightning {command} --help)")
         if command == "list":
             return list_known()
         if command == "inspect":
@@ -157,10 +160,13 @@ def list_known() -> int:
     """Prints everything that can be named."""
     kinds = {"tasks": Task, "data modules": TextData, "callbacks": Callback}
     for title, base in kinds.items():
-        print(f"{title}:")
         known: dict[str, type] = subclasses(base)
-        for name, cls in sorted(known.items()):
+        own = {name: cls for name, cls in known.items() if not cls.__module__.startswith("lightning.")}
+        print(f"{title}:")
+        for name, cls in sorted(own.items()):
             print(f"  {name:<28}{first_line(cls)}")
+        if lightnings := sorted(known.keys() - own.keys()):
+            print(textwrap.fill(", ".join(lightnings), 110, initial_indent="  Lightning's: ", subsequent_indent="    "))
     print("presets (--config NAME):")
     for name in preset_names():
         print(f"  {name:<28}{read_layer(name).summary}")

@@ -177,10 +177,35 @@ def test_list_names_everything_with_a_line(capfd: pytest.CaptureFixture[str]):
 
 
 def test_help_shows_the_task_first(capfd: pytest.CaptureFixture[str]):
-    assert main(["fit", "--help"]) == 0
+    assert main(["fit", "--config", "mlm", "--help"]) == 0
     screen = capfd.readouterr().out
     assert screen.index("--model.size") < screen.index("--data.train") < screen.index("--trainer.max_steps")
     assert "Share of the tokens that become targets in training. (default: 0.15)" in screen
+
+
+def test_help_shows_how_values_are_written_and_what_the_preset_gives(capfd: pytest.CaptureFixture[str]):
+    assert main(["fit", "--config", "mlm", "--help"]) == 0
+    screen = capfd.readouterr().out
+    for line in (
+        "Set already: --max_tokens 20000000",
+        "  --model.size tiny|mini|small|medium|base|large",
+        "  --model.betas NUMBER NUMBER",
+        "  --data.train TEXT ...",
+        "  --data.columns.NAME TEXT",
+        "        Its size. (default: 30522)",
+        "        The value at which to clip gradients. (default: 1.0)",
+    ):
+        assert line in screen.splitlines()
+    assert "None" not in screen
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_only_its_own_flags(command: str, capfd: pytest.CaptureFixture[str]):
+    assert main([command, "--help"]) == 0
+    screen = capfd.readouterr().out
+    assert ("--resume" in screen) == (command == "fit")
+    assert ("--checkpoint" in screen) == (command in ("validate", "test", "predict", "export"))
+    assert ("--model CLASS" in screen) == (command not in ("list", "export"))
 
 
 def test_a_warning_is_one_line(here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]):
@@ -232,6 +257,15 @@ MISTAKES = [
     ),
     (["fit", "--modle.size", "tiny"], "error: --modle.size: no such key; did you mean 'model'?"),
     (["fit", "--data.seed"], "error: --data.seed: give a value"),
+    (["fit", "--model.size", "huge"], "error: --model.size huge: give tiny, mini, small, medium, base, large"),
+    (["fit", "--trainer.max_steps", "many"], "error: --trainer.max_steps many: give a whole number"),
+    (["fit", "--model.ema", "x"], "error: --model.ema x: give a number"),
+    (["fit", "--data.columns", "text"], "error: --data.columns text: give names with values"),
+    (
+        ["fit", "--trainer.callbacks", "Foo"],
+        "error: --trainer.callbacks Foo: no such class (python -m ptm_lightning list)",
+    ),
+    (["list", "--foo"], "error: --foo: list has no such flag (python -m ptm_lightning list --help)"),
     (["fit", "--plugin", "none.py"], "error: --plugin none.py: no such file"),
     (["fit", "--data.mask_rate", "2"], "error: --data.mask_rate 2.0: give a share between 0 and 1, such as 0.15"),
     (

@@ -56,7 +56,7 @@ def test_list_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_shows_its_argument(capsys: pytest.CaptureFixture[str]) -> None:
     shown = " ".join(run("fit", capsys, 0).split())
-    assert "--data.replace_rate float Share of the tokens that are replaced. (default: 0.15)" in shown
+    assert "--data.replace_rate NUMBER Share of the tokens that are replaced. (default: 0.15)" in shown
 
 
 def test_inspect_prints_batches(capsys: pytest.CaptureFixture[str]) -> None:
