@@ -229,9 +229,9 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
             return path, skipped
         try:
             # A crash between writing the file and its line leaves a good file without a line.
-            SafeCheckpointIO().load_checkpoint(path)
-        except UserError:
-            skipped.append(f"{path} is damaged and was skipped")
+            load_checkpoint(path)
+        except UserError as error:
+            skipped.append(f"{str(error).partition(';')[0]}; it is skipped")
         else:
             return path, skipped
     return None, skipped

@@ -1,6 +1,5 @@
 """Export: a checkpoint becomes a folder that transformers loads, whole or not at all."""
 
-import errno
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from transformers import PreTrainedModel
 from ptm_lightning.checkpoint import KEY, load_checkpoint, read_index
 from ptm_lightning.data.tokenizer import load_tokenizer
 from ptm_lightning.errors import UserError
-from ptm_lightning.files import sync_folder, temporary_path
+from ptm_lightning.files import disk_is_full, sync_folder, temporary_path
 from ptm_lightning.link import Link
 from ptm_lightning.model_card import card_data, model_card
 from ptm_lightning.models.build import _quiet_transformers
@@ -29,7 +28,6 @@ MARKER = "ptm_lightning.json"
 """Says that a folder is an export of ours, from which checkpoint, and which files it has."""
 TOLERANCE = 1e-5
 PROBE = "A text of 1 line, to compare two tokenizers: naïve, 北京."
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def export(
@@ -237,9 +235,8 @@ def _clear_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
-        if number in _FULL or any(f"(os error {full})" in str(error) for full in _FULL):
+        if disk_is_full(error):
             raise UserError(f"{target}: no space left to write the model; make room or name another folder") from error
-        if number is not None:
-            raise UserError(f"{target}: can't be written ({os.strerror(number)}); name another folder") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"{target}: can't be written ({os.strerror(error.errno)}); name another folder") from error
         raise

@@ -30,7 +30,7 @@ def print_batches(task: Task, data: TextData, trainer: Trainer) -> None:
         print(data.show_row(batches[0], row))
     print("--- the first batches")
     for name, value in (batch_shares(batches) | _text_shares(data)).items():
-        print(f"{name:<34}{value}")
+        print(f"{name:<40}{value}")
 
 
 def batch_shares(batches: list[Batch]) -> dict[str, str]:

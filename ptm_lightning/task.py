@@ -21,6 +21,7 @@ from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.limits import check_trainer
 from ptm_lightning.link import Link
+from ptm_lightning.log import say
 from ptm_lightning.models.build import check_fit
 from ptm_lightning.models.dropout import seed_dropout
 from ptm_lightning.models.inputs import network_inputs
@@ -180,7 +181,13 @@ class Task(LightningModule):
         saved = load_checkpoint(checkpoint)
         self.link = Link(**saved[KEY]["link"])
         self.configure_model()
-        self.load_state_dict(saved["state_dict"])
+        try:
+            self.load_state_dict(saved["state_dict"])
+        except RuntimeError as error:
+            raise UserError(
+                f"{checkpoint}: the weights of its {saved[KEY]['task']} don't fit {type(self).__name__}; "
+                "export it and give the folder as --model.backbone"
+            ) from error
 
     # Training
 
@@ -301,6 +308,8 @@ class Task(LightningModule):
         self.configure_model()
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self._resumed_at = checkpoint["global_step"]
+            if self.schedule != "constant" and record["total_steps"] != self.total_steps:
+                say(f"the schedule now ends at step {self.total_steps}, before it was {record['total_steps']}")
 
 
 declare_arguments(Task)

@@ -4,7 +4,6 @@ A store is a folder: tokens.bin, offsets.bin, counts.bin, info.json; a training 
 hashes of its sentences), a store compared with a training store has fresh.bin.
 """
 
-import errno
 import fcntl
 import json
 import logging
@@ -23,6 +22,7 @@ from tokenizers import Tokenizer
 
 from ptm_lightning.data.store_writer import FORMAT, Progress, number, write_store
 from ptm_lightning.errors import UserError
+from ptm_lightning.files import disk_is_full
 
 _log = logging.getLogger(__name__)
 
@@ -181,10 +181,10 @@ def _once(folder: Path) -> Iterator[Path | None]:
             os.replace(partial, folder)
             _sync_folder(folder.parent)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not disk_is_full(error):
                 raise
             raise UserError(
-                f"no space left on disk while writing {folder}; free some, or set another folder"
+                f"no space left on disk while writing {folder}; make room, or choose another --data.cache_dir"
             ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
