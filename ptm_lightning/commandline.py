@@ -73,6 +73,10 @@ def own_flags(command: str) -> argparse.ArgumentParser:
         add("--checkpoint", default="best", metavar="best|last|FILE", help="which one of the run (default: best)")
     if command == "predict":
         add("--text", action="append", metavar="TEXT", help="a text to predict for; repeatable")
+    if command == "export":
+        add(
+            "--auxiliary", action="store_true", help="also write networks that only training needs, such as a generator"
+        )
     if command in ("predict", "export"):
         add("--output", metavar="PATH", help="where to write (predict: JSON lines; default: the screen)")
     return parser

@@ -33,7 +33,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def export(
-    checkpoint: Path, output: Path, task_class: type[Task], *, settings: Mapping[str, Any] | None = None
+    checkpoint: Path,
+    output: Path,
+    task_class: type[Task],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    auxiliary: bool = False,
 ) -> Path:
     """Writes the folder from which transformers alone loads a checkpoint's model.
 
@@ -47,6 +52,7 @@ def export(
         task_class: The class of the task that wrote it.
         settings: What the model card says besides what the checkpoint knows: the arguments of "data" and "trainer",
             and the "environment" of the training. Default: `config.yaml` of the run folder, if there is one.
+        auxiliary: Also writes the task's auxiliary networks, each to a folder of its own inside.
 
     Returns:
         The folder, as an absolute path.
@@ -69,6 +75,8 @@ def export(
         with _clear_errors(target):
             fresh.mkdir(parents=True)
             _write(task, fresh, card)
+            if auxiliary:
+                _write_auxiliary(task, fresh)
             _check_reloads(task, fresh)
             _mark(fresh, facts, checkpoint)
             _replace(fresh, target)
@@ -120,6 +128,17 @@ def _write(task: Task, folder: Path, card: str) -> None:
         network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _write_auxiliary(task: Task, folder: Path) -> None:
+    networks, tokenizer = task.auxiliary_networks(), task.tokenizer()
+    assert tokenizer is not None
+    if not networks:
+        raise UserError(f"--auxiliary: {type(task).__name__} has no network beside the one that is exported")
+    for name, network in networks.items():
+        with _quiet_transformers():
+            network.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
 
 
 def _check_reloads(task: Task, folder: Path) -> None:
@@ -213,10 +232,12 @@ def _check_target(target: Path) -> None:
 def _replace(fresh: Path, target: Path) -> None:
     """Puts the new folder in the place of the old one, for good."""
     rights = (fresh / MARKER).stat().st_mode
-    for path in fresh.iterdir():
+    for path in (path for path in fresh.rglob("*") if path.is_file()):
         path.chmod(rights)  # safetensors hides its file from other users, whatever the umask
         with open(path, "rb") as file:
             os.fsync(file.fileno())
+    for inside in (path for path in fresh.rglob("*") if path.is_dir()):
+        sync_folder(inside)
     sync_folder(fresh)
     old = _old(target)
     if target.exists():

@@ -34,8 +34,9 @@ def print_summary(folder: Path, task: Task, data: TextData) -> None:
 def next_command(folder: Path, task: Task) -> str:
     """A command that does something with the model."""
     tokenizer = task.tokenizer()
-    mask = tokenizer.mask_token if tokenizer is not None else None
-    text = f' --text "Returns a {mask} of the given object."' if mask else ""
+    fills = task.auto_class == "AutoModelForMaskedLM"
+    word = (tokenizer.mask_token if tokenizer is not None else None) if fills else "copy"
+    text = f' --text "Returns a {word} of the given object."' if word else ""
     return f"python -m ptm_lightning predict --run_dir {folder}{text}"
 
 

@@ -43,6 +43,8 @@ class Batch(TypedDict, total=False):
     """How much of each term the batch holds, by the term's name, and "tokens", those that aren't padding."""
     fresh: Tensor
     """(N,) evaluation only: whether a target lies in a sentence that training does not contain."""
+    chances: Tensor
+    """(N,) replaced token detection only: integers below 2**30 that decide what a target is replaced by."""
     texts: list[tuple[str, str]]
     """Prediction only: (id, text) of each row."""
     step_counts: dict[str, int]
