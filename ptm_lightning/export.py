@@ -151,8 +151,19 @@ def _check_reloads(task: Task, folder: Path) -> None:
     assert network is not None
     assert link is not None
     assert tokenizer is not None
+    _check_network(network, task.auto_class, folder, link)
+    for name, auxiliary in task.auxiliary_networks().items():
+        if (folder / name).exists():
+            _check_network(auxiliary, type(auxiliary).__name__, folder / name, link)
+    with _quiet_transformers():  # the text may be longer than a row
+        ids = [each(PROBE)["input_ids"] for each in (tokenizer, load_tokenizer(str(folder)))]
+    if ids[0] != ids[1]:
+        raise RuntimeError("the exported folder's tokenizer gives other ids than the checkpoint's")
+
+
+def _check_network(network: PreTrainedModel, model_class: str, folder: Path, link: Link) -> None:
     with _quiet_transformers():
-        loaded, report = getattr(transformers, task.auto_class).from_pretrained(
+        loaded, report = getattr(transformers, model_class).from_pretrained(
             folder,
             local_files_only=True,
             trust_remote_code=False,
@@ -161,17 +172,13 @@ def _check_reloads(task: Task, folder: Path) -> None:
             output_loading_info=True,
         )
     if any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")):
-        raise RuntimeError(f"the exported folder doesn't hold the weights that {task.auto_class} wants: {report}")
+        raise RuntimeError(f"the exported folder doesn't hold the weights that {model_class} wants: {report}")
     inputs = _probe_inputs(network, link)
     with torch.inference_mode():
         pairs = list(zip(_tensors(network, inputs), _tensors(loaded.eval(), inputs), strict=True))
     difference = max(float((a - b).nan_to_num().abs().max()) for a, b in pairs)
     if not all(torch.allclose(a, b, rtol=0, atol=TOLERANCE, equal_nan=True) for a, b in pairs):
         raise RuntimeError(f"the exported folder gives other logits than the checkpoint (by {difference:.1e})")
-    with _quiet_transformers():  # the text may be longer than a row
-        ids = [each(PROBE)["input_ids"] for each in (tokenizer, load_tokenizer(str(folder)))]
-    if ids[0] != ids[1]:
-        raise RuntimeError("the exported folder's tokenizer gives other ids than the checkpoint's")
 
 
 def _probe_inputs(network: PreTrainedModel, link: Link) -> dict[str, Tensor]:
@@ -191,9 +198,14 @@ def _mark(folder: Path, facts: Mapping[str, Any], checkpoint: Path) -> None:
         "task": facts[KEY]["task"],
         "checkpoint": checkpoint.name,
         "step": facts["global_step"],
-        "files": sorted(path.name for path in folder.iterdir()),
+        "files": sorted(_contents(folder)),
     }
     (folder / MARKER).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+
+
+def _contents(folder: Path) -> set[str]:
+    """Its files and folders, and what is in these, by their path in it."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
 # The folder's place
@@ -218,7 +230,7 @@ def _check_target(target: Path) -> None:
         return
     if not target.is_dir():
         raise UserError(f"--output {target}: is a file; name a folder")
-    names = {path.name for path in target.iterdir()}
+    names = _contents(target)
     if names and MARKER not in names:
         raise UserError(f"--output {target}: holds something else than an export; name another folder")
     try:

@@ -157,7 +157,7 @@ class ReplacedTokenDetection(Task):
 
     def terms(self, batch: Batch) -> Terms:
         """Cross-entropies of both networks, in nats; in evaluation how well replaced tokens are found."""
-        guesses, _, replaced, logits = self._play(batch)
+        guesses, _, replaced, logits = self._run_both(batch)
         targets, counts, real = batch["targets"], batch["counts"], batch["document_ids"] > 0
         losses = functional.cross_entropy(guesses, targets, reduction="none")
         missed = functional.binary_cross_entropy_with_logits(logits, replaced.float(), real.float(), reduction="sum")
@@ -182,7 +182,7 @@ class ReplacedTokenDetection(Task):
             "auroc": Auroc(logits[real], replaced[real]),
         }
 
-    def _play(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _run_both(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One round of both networks.
 
         Returns:
@@ -207,7 +207,7 @@ class ReplacedTokenDetection(Task):
         tokenizer = self.tokenizer()
         assert tokenizer is not None
         with torch.no_grad():
-            _, ids, replaced, logits = self._play(batch)
+            _, ids, replaced, logits = self._run_both(batch)
         original = batch["input_ids"].flatten().scatter(0, batch["target_index"], batch["targets"]).view_as(ids)
         examples = []
         for row, real in enumerate(batch["document_ids"] > 0):

@@ -142,7 +142,7 @@ def test_a_right_guess_is_an_original(corpus: Path, tmp_path: Path, monkeypatch:
     right = batch["targets"].clone()
     right[::2] += 1
     monkeypatch.setattr(replaced_token, "sample_tokens", lambda *_: right)
-    _, ids, replaced, _ = task._play(batch)
+    _, ids, replaced, _ = task._run_both(batch)
     assert replaced.flatten()[batch["target_index"]].tolist() == [i % 2 == 0 for i in range(len(right))]
     assert replaced.sum() == (len(right) + 1) // 2
     assert ids.flatten()[batch["target_index"]].tolist() == right.tolist()
@@ -151,7 +151,7 @@ def test_a_right_guess_is_an_original(corpus: Path, tmp_path: Path, monkeypatch:
 def test_special_tokens_are_judged_and_never_replaced(corpus: Path, tmp_path: Path):
     task, data = prepared(corpus, tmp_path)
     batch = first_batch(data)
-    _, ids, replaced, _ = task._play(batch)
+    _, ids, replaced, _ = task._run_both(batch)
     framed = torch.zeros_like(replaced)
     framed[:, 0] = True
     ends = (batch["document_ids"] > 0).sum(dim=1) - 1
@@ -218,7 +218,7 @@ def test_metrics_are_those_of_a_loop(corpus: Path, tmp_path: Path):
     with torch.no_grad():
         for batch in data.val_dataloader():
             sums.add(task.terms(batch))
-            guesses, _, replaced, logits = task._play(batch)
+            guesses, _, replaced, logits = task._run_both(batch)
             real = batch["document_ids"] > 0
             pairs += list(zip(logits[real].tolist(), replaced[real].tolist(), strict=True))
             found += (guesses.argmax(-1) == batch["targets"]).tolist()
@@ -265,10 +265,10 @@ def test_packed_documents_do_not_see_each_other(corpus: Path, tmp_path: Path):
     batch = next(batch for batch in data.train_dataloader() if batch["document_ids"].max() > 1)
     row = int((batch["document_ids"].max(dim=1).values > 1).nonzero()[0])
     with torch.no_grad():
-        logits = task._play(batch)[-1]
+        logits = task._run_both(batch)[-1]
         second = (batch["document_ids"][row] == 2).nonzero().flatten()
         batch["input_ids"][row, second[1]] = data.hf_tokenizer.convert_tokens_to_ids("a")
-        after = task._play(batch)[-1]
+        after = task._run_both(batch)[-1]
     same = batch["document_ids"][row] != 2
     torch.testing.assert_close(logits[row][same], after[row][same], rtol=0, atol=1e-6)
     assert not torch.equal(logits[row][~same], after[row][~same])
@@ -277,7 +277,7 @@ def test_packed_documents_do_not_see_each_other(corpus: Path, tmp_path: Path):
 def test_examples_show_what_was_replaced(corpus: Path, tmp_path: Path):
     task, data = prepared(corpus, tmp_path)
     batch = next(iter(data.val_dataloader()))
-    _, ids, replaced, _ = task._play(batch)
+    _, ids, replaced, _ = task._run_both(batch)
     examples = task.examples(batch)
     assert len(examples) == len(ids)
     for example, row, changed in zip(examples, ids, replaced, strict=True):
@@ -304,13 +304,16 @@ def test_the_generator_is_exported_if_asked(checkpoint: Path, tmp_path: Path):
     assert not [path for path in folder.iterdir() if path.is_dir()]
     for _ in range(2):  # the second replaces the first
         export(checkpoint, folder, ReplacedTokenDetection, auxiliary=True)
-    assert "generator" in json.loads((folder / "ptm_lightning.json").read_text())["files"]
+    assert "generator/config.json" in json.loads((folder / "ptm_lightning.json").read_text())["files"]
     found = AutoModelForPreTraining.from_pretrained(folder).eval()
     small = AutoModelForMaskedLM.from_pretrained(folder / "generator").eval()
     assert isinstance(found, ElectraForPreTraining)
     with torch.no_grad():
         torch.testing.assert_close(found(ids).logits, task.network(ids).logits)
         torch.testing.assert_close(small(ids).logits, task.generator(ids).logits)
+    (folder / "generator" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds files of yours \(generator/notes.txt\)"):
+        export(checkpoint, folder, ReplacedTokenDetection)
 
 
 def test_another_shape_of_generator_does_not_take_the_weights(checkpoint: Path):
