@@ -7,6 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+AUROC_LIMIT = 16
+"""The largest logit that is told from larger ones."""
+AUROC_FINENESS = 64
+"""Bins for a logit of 1."""
+
 
 @dataclass(frozen=True)
 class Term:
@@ -47,9 +52,6 @@ class Auroc:
         index = place.long().clamp(0, last) + self.positive.long() * (last + 1)
         return torch.bincount(index, minlength=2 * (last + 1)).view(2, last + 1)
 
-
-AUROC_LIMIT = 16
-AUROC_FINENESS = 64
 
 Terms = Mapping[str, Term | Ratio | Auroc]
 

@@ -140,7 +140,10 @@ class ReplacedTokenDetection(Task):
         if self.network is None or self.generator is not None:
             return
         if (kind := self.network.config.model_type) != "electra":
-            raise UserError(f"--model.backbone {self.backbone}: is a {kind}; replaced token detection needs an electra")
+            raise UserError(
+                f"--model.backbone {self.backbone}: is a {kind}; "
+                "replaced token detection needs an electra, such as google/electra-small-discriminator"
+            )
         if self.backbone and not loads:
             say(f"--model.backbone {self.backbone}: has no generator; it starts from scratch, with these embeddings")
         seed = int(hash64(self.seed, 0, 0, Purpose.GENERATOR)[0] >> 1)
@@ -159,11 +162,11 @@ class ReplacedTokenDetection(Task):
         """Cross-entropies of both networks, in nats; in evaluation how well replaced tokens are found."""
         guesses, _, replaced, logits = self._run_both(batch)
         targets, counts, real = batch["targets"], batch["counts"], batch["document_ids"] > 0
-        losses = functional.cross_entropy(guesses, targets, reduction="none")
-        missed = functional.binary_cross_entropy_with_logits(logits, replaced.float(), real.float(), reduction="sum")
+        mlm = functional.cross_entropy(guesses, targets, reduction="none")
+        rtd = functional.binary_cross_entropy_with_logits(logits, replaced.float(), real.float(), reduction="sum")
         terms: dict[str, Term | Ratio | Auroc] = {
-            "mlm": Term(losses.sum(), counts["mlm"]),
-            "rtd": Term(missed, counts["rtd"], self.discriminator_weight),
+            "mlm": Term(mlm.sum(), counts["mlm"]),
+            "rtd": Term(rtd, counts["rtd"], self.discriminator_weight),
         }
         if self.training:
             return terms
@@ -171,7 +174,7 @@ class ReplacedTokenDetection(Task):
         hits = (judged & replaced).sum()
         if "fresh" in batch:
             fresh = batch["fresh"]
-            terms["mlm_loss_new_sentences"] = Ratio((losses * fresh).sum(), fresh.sum())
+            terms["mlm_loss_new_sentences"] = Ratio((mlm * fresh).sum(), fresh.sum())
         return terms | {
             "generator_accuracy": Ratio((guesses.argmax(dim=-1) == targets).sum(), counts["mlm"]),
             "replaced": Ratio(replaced.sum(), counts["rtd"]),
@@ -181,6 +184,12 @@ class ReplacedTokenDetection(Task):
             "f1": Ratio(2 * hits, judged.sum() + replaced.sum()),
             "auroc": Auroc(logits[real], replaced[real]),
         }
+
+    def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
+        """Adds the F1 of calling every token replaced, for comparison."""
+        if (share := metrics.get(f"{prefix}/replaced")) is None:
+            return metrics
+        return metrics | {f"{prefix}/f1_all_replaced": 2 * share / (1 + share)}
 
     def _run_both(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One round of both networks.
