@@ -149,7 +149,7 @@ def export_run(own: argparse.Namespace) -> int:
             f"--plugin: the run's task {name} is not known; name the file it is in; {suggest(name, subclasses(Task))}"
         )
     output = Path(own.output) if own.output else folder / "model"
-    export(checkpoint, output, task)
+    export(checkpoint, output, task, auxiliary=own.auxiliary)
     print(f"{checkpoint} is now a transformers folder: {output}")
     return 0
 

@@ -71,6 +71,7 @@ def own_flags(command: str) -> argparse.ArgumentParser:
         add("--output", metavar="FILE", help="where to write JSON lines (default: the screen)")
     if command == "export":
         add("--output", metavar="DIR", help="the folder to make (default: model in the run folder)")
+        add("--auxiliary", action="store_true", help="write networks that only training needs too, such as a generator")
     return parser
 
 

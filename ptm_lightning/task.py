@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
-from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint
+from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint, load_weights
 from ptm_lightning.data.batch import Batch, other_documents
 from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
@@ -149,9 +149,8 @@ class Task(LightningModule):
         if self.link is None:
             self.link = self.trainer.datamodule.link  # type: ignore[attr-defined]
         self.network = start_network(self.auto_class, self, self._link)
-        self.link = self._link.with_network(
-            self.network.config.to_diff_dict() | {"model_type": self.network.config.model_type}
-        )
+        config = self.network.config
+        self.link = self._link.with_network(config.to_diff_dict() | {"model_type": config.model_type})
 
     def _has_data(self) -> bool:
         if self._trainer is not None and self.trainer.datamodule is None:  # type: ignore[attr-defined]
@@ -176,18 +175,16 @@ class Task(LightningModule):
             logits: Tensor = self.network(**self.inputs(batch)).logits
         return logits.flatten(0, 1)
 
+    def auxiliary_networks(self) -> dict[str, PreTrainedModel]:
+        """Networks that only training needs, by name: `export --auxiliary` writes them to folders of these names."""
+        return {}
+
     def start_from(self, checkpoint: Path) -> None:
         """Takes the network, its weights and its tokenizer from a checkpoint, and nothing else."""
         saved = load_checkpoint(checkpoint)
         self.link = Link(**saved[KEY]["link"])
         self.configure_model()
-        try:
-            self.load_state_dict(saved["state_dict"])
-        except RuntimeError as error:
-            raise UserError(
-                f"{checkpoint}: the weights of its {saved[KEY]['task']} don't fit {type(self).__name__}; "
-                "export it and give the folder as --model.backbone"
-            ) from error
+        load_weights(self, saved, checkpoint)
 
     # Training
 
@@ -199,10 +196,8 @@ class Task(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW and a schedule that moves by optimizer steps."""
         optimizer = adamw(self, self.learning_rate, self.weight_decay, self.betas, self.eps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"},
-        }
+        schedule = {"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _factor(self, step: int) -> float:
         return schedule_factor(self.schedule, step, self.total_steps, warmup_steps(self.warmup, self.total_steps))

@@ -2,5 +2,13 @@
 
 from .causal_lm import CausalLM, CausalLMData
 from .masked_lm import MaskedLM, MaskedLMData
+from .replaced_token import ReplacedTokenData, ReplacedTokenDetection
 
-__all__ = ["CausalLM", "CausalLMData", "MaskedLM", "MaskedLMData"]
+__all__ = [
+    "CausalLM",
+    "CausalLMData",
+    "MaskedLM",
+    "MaskedLMData",
+    "ReplacedTokenData",
+    "ReplacedTokenDetection",
+]

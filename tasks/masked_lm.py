@@ -15,7 +15,7 @@ from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.masking_findings import masking_findings
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Bools, Ints, Tokens, Unit, mask, span_starts
-from ptm_lightning.data.predict import Text
+from ptm_lightning.data.predict import Text, text_batch
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import ordinary_ids
 from ptm_lightning.data.words import WordTable
@@ -67,13 +67,18 @@ class MaskCollate:
         batch = as_batch(
             rows, rows.content[targets], tokens.ids[targets], packed=self.packed, counts={"mlm": len(targets)}
         )
-        if self.evaluate and self.store.fresh is not None:
-            batch["fresh"] = torch.from_numpy(self.store.fresh[rows.offset[targets]])
+        batch.update(self.of_targets(rows.draw[targets], rows.offset[targets]))
         return batch
 
     def rows(self, pieces: Pieces) -> Rows:
         """The rows before the noise."""
         return frame_rows(pieces, self.store.tokens, self.frame, self.pad_id, isolated=self.isolated)
+
+    def of_targets(self, draw: Ints, offset: Ints) -> Batch:
+        """What else the batch says of N targets: (N,) how often each was drawn before, (N,) its place in the store."""
+        if self.evaluate and self.store.fresh is not None:
+            return Batch(fresh=torch.from_numpy(self.store.fresh[offset]))
+        return Batch()
 
     def unit_starts(self, tokens: Tokens) -> Bools:
         """(n,) true where a unit begins."""
@@ -90,6 +95,8 @@ class MaskedLMData(TextData):
         - BERT, 2018, https://arxiv.org/abs/1810.04805
         - SpanBERT, 2019, https://arxiv.org/abs/1907.10529
     """
+
+    collate: ClassVar[type[MaskCollate]] = MaskCollate
 
     masking: Unit = "token"
     """What is masked as a whole: single tokens, whole words, or spans of 1 to 10 words."""
@@ -120,7 +127,7 @@ class MaskedLMData(TextData):
 
     def collator(self, store: TokenStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
         """BERT's noise."""
-        return MaskCollate(
+        return self.collate(
             store=store,
             frame=self.frame,
             isolated=self.layout != "blocks",
@@ -157,24 +164,9 @@ class MaskedLMData(TextData):
         for text in texts:
             if mask_token not in text.text:
                 raise UserError(f"--data.predict: text {text.id} has no {mask_token} to fill: {text.text[:60]!r}")
-        coded = self.hf_tokenizer(
-            [text.text for text in texts],
-            padding=True,
-            truncation=True,
-            max_length=self.max_length,
-            return_tensors="pt",
-        )
-        ids, real = coded["input_ids"], coded["attention_mask"]
-        index = torch.nonzero(ids.flatten() == mask_id).squeeze(1)
-        return Batch(
-            input_ids=ids,
-            document_ids=real,
-            position_ids=torch.arange(ids.shape[1]).expand_as(ids),
-            target_index=index,
-            padded=bool((real == 0).any()),
-            packed=False,
-            texts=[(text.id, text.text) for text in texts],
-        )
+        batch = text_batch(texts, self.hf_tokenizer, self.max_length)
+        batch["target_index"] = torch.nonzero(batch["input_ids"].flatten() == mask_id).squeeze(1)
+        return batch
 
 
 class MaskedLM(Task):

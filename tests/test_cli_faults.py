@@ -134,7 +134,7 @@ def test_a_checkpoint_that_does_not_fit_the_task(here: Path, corpus: Path, capfd
     torch.save(saved, here / "other.ckpt")
     assert fit(corpus, "--run_dir=new", "--init_from=other.ckpt") == 2
     assert last_line(capfd) == (
-        "error: other.ckpt: the weights of its Other don't fit MaskedLM; "
+        "error: other.ckpt: its weights don't fit MaskedLM with these arguments (Other wrote it); "
         "export it and give the folder as --model.backbone"
     )
 

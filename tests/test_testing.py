@@ -41,7 +41,10 @@ def words_stay_whole(case: Case) -> None:
             assert not torn, f"torn words: {torn}"
 
 
-OF_A_TASK: dict[str, tuple[Clause, ...]] = {"MaskedLM": (targets_restore_the_text,)}
+OF_A_TASK: dict[str, tuple[Clause, ...]] = {
+    "MaskedLM": (targets_restore_the_text,),
+    "ReplacedTokenDetection": (targets_restore_the_text,),
+}
 """Clauses that hold for some objectives only."""
 
 

@@ -45,6 +45,8 @@ class Batch(TypedDict, total=False):
     """(N,) evaluation only: whether a target lies in a sentence that training does not contain."""
     bytes: Tensor
     """(R,) evaluation of causal language models only: bytes of a row's text (UTF-8)."""
+    chances: Tensor
+    """(N,) replaced token detection only: integers below 2**30 that decide what a target is replaced by."""
     texts: list[tuple[str, str]]
     """Prediction only: (id, text) of each row."""
     step_counts: dict[str, int]

@@ -36,6 +36,8 @@ class Purpose(IntEnum):
     MIX = 7
     BATCH = 8
     DROPOUT = 9
+    SAMPLE = 60
+    GENERATOR = 61
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
