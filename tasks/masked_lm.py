@@ -1,12 +1,14 @@
 """Masked language modelling: BERT's and RoBERTa's objective, with tokens, words, spans or n-grams masked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import exp
 from typing import Any, ClassVar
 
 from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.masked import MaskedText
 from ptm_lightning.data.module import TextData
+from ptm_lightning.data.store import TokenStore
 from ptm_lightning.fill import fill_masks, masked_examples, masked_terms
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Ratio, Term
@@ -19,6 +21,10 @@ class MaskedLMData(MaskedText):
         - BERT, 2018, https://arxiv.org/abs/1810.04805
         - SpanBERT, 2019, https://arxiv.org/abs/1907.10529
     """
+
+    def collator(self, store: TokenStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
+        """BERT's noise."""
+        return self.masking_collator(store, evaluate=evaluate)
 
 
 class MaskedLM(Task):

@@ -1,5 +1,6 @@
 """MaskedText: text with masked tokens, whole words, spans or n-grams, and texts whose masks are to be filled."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ class MaskCollate:
         return span_starts(starts, tokens, SPAN_LENGTHS if self.unit == "span" else NGRAM_LENGTHS, self.seed)
 
 
-class MaskedText(TextData):
+class MaskedText(TextData, ABC):
     """Text with masked tokens, whole words or spans: the data module that masked language models build on.
 
     References:
@@ -109,12 +110,12 @@ class MaskedText(TextData):
                 "--data.tokenizer: the tokenizer has no mask token; take one that has, or --data.tokenizer train"
             )
 
+    @abstractmethod
     def collator(self, store: TokenStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
-        """BERT's noise."""
-        return self.masking_collator(store, evaluate=evaluate)
+        """What makes a batch: `masking_collator`, or what adds to its batches."""
 
     def masking_collator(self, store: TokenStore, *, evaluate: bool) -> MaskCollate:
-        """The same, for subclasses that add to its batches."""
+        """BERT's noise."""
         return MaskCollate(
             store=store,
             frame=self.frame,

@@ -84,9 +84,9 @@ class Masked(NamedTuple):
     """(n,)"""
 
 
-SPAN_LENGTHS: Floats = 0.2 * 0.8 ** np.arange(10)
+SPAN_LENGTHS: Floats = 0.8 ** np.arange(10, dtype=np.float64)
 """SpanBERT's lengths in words: geometric (success 0.2), at most 10 (arXiv:1907.10529)."""
-NGRAM_LENGTHS: Floats = 1 / np.arange(1, 4)
+NGRAM_LENGTHS: Floats = np.array([1, 1 / 2, 1 / 3])
 """ALBERT's: an n-gram of n words, at most 3, in proportion to 1 / n (arXiv:1909.11942)."""
 
 
