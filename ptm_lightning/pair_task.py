@@ -10,7 +10,6 @@ from torch.nn import functional
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.errors import UserError
 from ptm_lightning.fill import fill_masks, masked_examples, masked_terms
-from ptm_lightning.models.build import takes
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Ratio, Term, Terms
@@ -22,10 +21,8 @@ class PairTask(Task, ABC):
     auto_class: ClassVar[str] = "AutoModelForPreTraining"
     pair_term: ClassVar[str]
     """The name of the pair's loss term; its data module counts it."""
-    label_argument: ClassVar[str]
-    """What transformers calls the pair's label: a network without it lacks the head."""
     architectures: ClassVar[tuple[str, ...]]
-    """Those that have the head."""
+    """Those that have a head for the pair."""
 
     @abstractmethod
     def pair_logits(self, output: Any) -> Tensor:
@@ -34,11 +31,11 @@ class PairTask(Task, ABC):
     def configure_model(self) -> None:
         """Builds the network; it must have a head for the pair."""
         super().configure_model()
-        if self.network is not None and not takes(self.network, self.label_argument):
-            flag = "backbone" if self.backbone else "architecture"
+        if self.network is not None and (found := self.network.config.model_type) not in self.architectures:
+            flag = f"backbone {self.backbone}" if self.backbone else f"architecture {found}"
             raise UserError(
-                f"--model.{flag}: {self.network.config.model_type} has no head for {type(self).__name__}; "
-                f"those that have: {', '.join(self.architectures)} (MaskedLM needs none)"
+                f"--model.{flag}: {type(self).__name__} needs a head that transformers has for "
+                f"{', '.join(self.architectures)} and not for {found}; take one of them, or --model MaskedLM"
             )
 
     def terms(self, batch: Batch) -> Terms:

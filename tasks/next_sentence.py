@@ -32,8 +32,7 @@ class NextSentence(PairTask):
 
     data_class: ClassVar[type[TextData]] = NextSentenceData
     pair_term: ClassVar[str] = "nsp"
-    label_argument: ClassVar[str] = "next_sentence_label"
-    architectures: ClassVar[tuple[str, ...]] = ("bert", "big_bird", "ernie", "fnet", "megatron-bert", "mobilebert")
+    architectures: ClassVar[tuple[str, ...]] = ("bert", "big_bird", "ernie", "megatron-bert", "mobilebert")
 
     def pair_logits(self, output: Any) -> Tensor:
         """(R, 2): 0 for the next text, 1 for another."""

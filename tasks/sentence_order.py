@@ -34,7 +34,6 @@ class SentenceOrder(PairTask):
 
     data_class: ClassVar[type[TextData]] = SentenceOrderData
     pair_term: ClassVar[str] = "sop"
-    label_argument: ClassVar[str] = "sentence_order_label"
     architectures: ClassVar[tuple[str, ...]] = ("albert",)
 
     architecture: str = "albert"

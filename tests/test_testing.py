@@ -44,6 +44,8 @@ def words_stay_whole(case: Case) -> None:
 
 OF_A_TASK: dict[str, tuple[Clause, ...]] = {"MaskedLM": (targets_restore_the_text,)}
 """Clauses that hold for some objectives only."""
+ALTERNATIVES: dict[str, dict[str, Any]] = {"NextSentence": {"short_share": 0.9}, "SentenceOrder": {"short_share": 0.9}}
+"""Other values of arguments where half the default makes no difference on so few texts."""
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ OF_A_TASK: dict[str, tuple[Clause, ...]] = {"MaskedLM": (targets_restore_the_tex
     ],
 )
 def test_built_in(task: type[Task], clause: Clause) -> None:
-    check_task(task, clauses=[clause])
+    check_task(task, alternatives=ALTERNATIVES.get(task.__name__), clauses=[clause])
 
 
 def test_all_built_in_tasks_are_found() -> None:
