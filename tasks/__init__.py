@@ -2,13 +2,19 @@
 
 from .causal_lm import CausalLM, CausalLMData
 from .masked_lm import MaskedLM, MaskedLMData
+from .next_sentence import NextSentence, NextSentenceData
 from .replaced_token import ReplacedTokenData, ReplacedTokenDetection
+from .sentence_order import SentenceOrder, SentenceOrderData
 
 __all__ = [
     "CausalLM",
     "CausalLMData",
     "MaskedLM",
     "MaskedLMData",
+    "NextSentence",
+    "NextSentenceData",
     "ReplacedTokenData",
     "ReplacedTokenDetection",
+    "SentenceOrder",
+    "SentenceOrderData",
 ]

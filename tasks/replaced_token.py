@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.layout import Pieces
+from ptm_lightning.data.masked import MaskCollate
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Ints, Purpose, hash64
 from ptm_lightning.data.predict import Text, text_batch
@@ -22,7 +23,7 @@ from ptm_lightning.models.rows import only_rows
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Auroc, Ratio, Term, Terms
 
-from .masked_lm import MaskCollate, MaskedLMData
+from .masked_lm import MaskedLMData
 
 CHANCE_BITS = 30
 HEAD_WIDTH = 64

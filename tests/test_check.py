@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from ptm_lightning.tasks.causal_lm import NextTokenCollate
-from ptm_lightning.tasks.masked_lm import MaskCollate, MaskedLM, MaskedLMData
+from ptm_lightning.tasks.masked_lm import MaskedLM, MaskedLMData
 
 from ptm_lightning.__main__ import main
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.layout import Pieces
+from ptm_lightning.data.masked import MaskCollate
 from ptm_lightning.models import inputs
 from ptm_lightning.plugins import find_class
 from ptm_lightning.task import Task

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from ptm_lightning.tasks.masked_lm import MaskCollate, MaskedLM, MaskedLMData
+from ptm_lightning.tasks.masked_lm import MaskedLM, MaskedLMData
 from torch.nn import functional
 from torch.utils.data import get_worker_info
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.layout import Pieces
+from ptm_lightning.data.masked import MaskCollate
 from ptm_lightning.data.module import TextData
 from ptm_lightning.plugins import load_plugins, subclasses
 from ptm_lightning.task import Task
@@ -58,8 +59,10 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "top_p": Alternative(0.05, given={"temperature": 2.0}),
         "architecture": "llama",
     },
+    "NextSentence": {"short_share": 0.9},
+    "SentenceOrder": {"short_share": 0.9},
 }
-"""Other values of arguments whose type suggests none, for the clause that every argument counts."""
+"""Other values of arguments where the type suggests none, or one that changes nothing on so few texts."""
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,7 @@ def test_other_layouts(layout: str, clause: str) -> None:
     check_task(MaskedLM, data={"layout": layout}, clauses=[NAMED[clause]])
 
 
-@pytest.mark.parametrize("masking", ["word", "span"])
+@pytest.mark.parametrize("masking", ["word", "span", "ngram"])
 def test_words_stay_whole(masking: str) -> None:
     check_task(
         MaskedLM, data={"masking": masking, "vocab_size": 90}, clauses=[words_stay_whole, targets_restore_the_text]

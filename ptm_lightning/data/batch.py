@@ -39,6 +39,8 @@ class Batch(TypedDict, total=False):
     """(R, U) encoder-decoders only; target_index then points into the R * U places of the decoder."""
     decoder_lengths: Tensor
     """(R,) real tokens of each row of the decoder."""
+    labels: Tensor
+    """(R,) the right class of each row, where the objective has one."""
     counts: dict[str, int]
     """How much of each term the batch holds, by the term's name, and "tokens", those that aren't padding."""
     fresh: Tensor

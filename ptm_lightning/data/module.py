@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from functools import cached_property, partial
-from typing import Any, Literal, dataclass_transform
+from typing import Any, ClassVar, Literal, dataclass_transform
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -75,6 +75,9 @@ class TextData(LightningDataModule):
     """Where tokens are kept. Default: $PTM_CACHE, or ptm_lightning in the user's cache folder."""
     seed: int = 0
     """Of the order of the data and of the noise."""
+
+    sentence_starts: ClassVar[bool] = False
+    """Whether the stores must say where sentences begin."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -251,6 +254,7 @@ class TextData(LightningDataModule):
             columns=tuple(sorted((self.columns or {}).items())),
             validation_share=self.validation_share,
             cache=cache_folder(self.cache_dir),
+            sentence_starts=self.sentence_starts,
         )
 
     def _given_tokenizer(self) -> PreTrainedTokenizerFast | None:
