@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -97,3 +98,25 @@ class RunningSums:
         if not self.sums:
             return {}
         return dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))
+
+
+def token_terms(name: str, logits: Tensor, batch: Mapping[str, Any], *, training: bool) -> dict[str, Term | Ratio]:
+    """Cross-entropy over a batch's targets, in nats; in evaluation also accuracy and the loss on new sentences.
+
+    Args:
+        name: Of the term.
+        logits: (N, vocabulary) at the N targets.
+        batch: Has "targets", "counts" and, in evaluation of text, "fresh".
+        training: Whether the metrics are left out.
+    """
+    targets, count = batch["targets"], batch["counts"][name]
+    if training:
+        return {name: Term(functional.cross_entropy(logits, targets, reduction="sum"), count)}
+    losses = functional.cross_entropy(logits, targets, reduction="none")
+    terms: dict[str, Term | Ratio] = {
+        name: Term(losses.sum(), count),
+        "accuracy": Ratio((logits.argmax(dim=-1) == targets).sum(), count),
+    }
+    if "fresh" in batch:
+        terms["loss_new_sentences"] = Ratio((losses * batch["fresh"]).sum(), batch["fresh"].sum())
+    return terms

@@ -1,5 +1,6 @@
 """The built-in tasks: importing this module is registering them."""
 
 from .masked_lm import MaskedLM, MaskedLMData
+from .span_corruption import SpanCorruption, SpanCorruptionData
 
-__all__ = ["MaskedLM", "MaskedLMData"]
+__all__ = ["MaskedLM", "MaskedLMData", "SpanCorruption", "SpanCorruptionData"]

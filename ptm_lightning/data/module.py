@@ -104,6 +104,10 @@ class TextData(LightningDataModule):
         """What makes rows of the documents of a store: by `layout`, at most `max_length` long."""
         return partial(lay_out, layout=self.layout, max_length=self.max_length, frame=self.frame)
 
+    def special_tokens(self) -> tuple[str, ...]:
+        """What a tokenizer that is trained for this data needs besides its own special tokens, in order."""
+        return ()
+
     def make_frame(self) -> Frame:
         """The special tokens around a text: the tokenizer's own."""
         return Frame(*map(tuple, frame(self.hf_tokenizer)))
@@ -238,6 +242,7 @@ class TextData(LightningDataModule):
             algorithm=self.tokenizer_algorithm,
             vocab_size=self.vocab_size,
             max_length=self.max_length,
+            special_tokens=self.special_tokens(),
             split_text=self.split_text,
             columns=tuple(sorted((self.columns or {}).items())),
             validation_share=self.validation_share,

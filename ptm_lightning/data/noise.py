@@ -36,6 +36,11 @@ class Purpose(IntEnum):
     MIX = 7
     BATCH = 8
     DROPOUT = 9
+    SPAN_CUT = 30
+    DENOISER = 31
+    SPAN_LENGTH = 32
+    SPAN_PLACE = 33
+    SENTENCE = 34
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

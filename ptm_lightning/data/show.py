@@ -2,11 +2,19 @@
 
 from transformers import PreTrainedTokenizerFast
 
-from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.batch import Batch, target_width
 
 
 def show_row(batch: Batch, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
-    """A row as text: {shown>target} where the loss reads, | where a document begins, without padding."""
+    """A row as text: {shown>target} where the loss reads, | where a document begins, without padding.
+
+    With a decoder, the encoder's row, and below it the targets.
+    """
+    if "decoder_input_ids" in batch:
+        inputs = batch["input_ids"][row][batch["document_ids"][row] > 0].tolist()
+        targets = batch["targets"][batch["target_index"] // target_width(batch) == row].tolist()
+        shown = (" ".join(tokenizer.convert_ids_to_tokens(ids)) for ids in (inputs, targets))
+        return "inputs:  {}\ntargets: {}".format(*shown)
     width = batch["input_ids"].shape[1]
     places = batch["target_index"].tolist()
     targets = {
