@@ -37,11 +37,11 @@ def print_batches(task: Task, data: TextData, trainer: Trainer) -> None:
 def batch_shares(batches: list[Batch]) -> dict[str, str]:
     """Shares over batches: padding, targets; with a decoder, padding of both sides together."""
     sides = [name for name in ("input_ids", "decoder_input_ids") if name in batches[0]]
-    places = sum(batch[side].numel() for batch in batches for side in sides)  # type: ignore[literal-required]
+    places = sum(batch[side].numel() for batch in batches for side in sides)
     real = sum(int((b["document_ids"] > 0).sum() + b.get("decoder_lengths", torch.zeros(1)).sum()) for b in batches)
     tokens = sum(batch["counts"]["tokens"] for batch in batches)
     targets = sum(batch["target_index"].numel() for batch in batches)
-    shapes = (" -> ".join(str(tuple(batch[side].shape)) for side in sides) for batch in batches[:4])  # type: ignore[literal-required]
+    shapes = (" -> ".join(str(tuple(batch[side].shape)) for side in sides) for batch in batches[:4])
     shares = {
         "rows x places of a batch": ", ".join(shapes),
         "padding": f"{1 - real / places:.2%}",

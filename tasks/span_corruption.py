@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from math import exp, inf
+from math import exp
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,11 +27,12 @@ from ptm_lightning.data.seq2seq import (
     seq2seq_batch,
     target_rows,
 )
+from ptm_lightning.data.show import decoded
 from ptm_lightning.data.span_corruption import corrupt, longest_text, noise_spans, span_counts, split_spans
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import sentinel_ids
 from ptm_lightning.errors import UserError
-from ptm_lightning.generate import Generation, generate
+from ptm_lightning.generate import Generation, answer
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Ratio, Terms, token_terms
 
@@ -77,9 +78,10 @@ class SpanCollate:
 class SpanCorruptionData(TextData):
     """Text in which spans gave way to sentinels, `<extra_id_0>` first, and what stood there as the target.
 
-    As in Google's code the number of noise tokens and of spans is exact, a row begins with text and ends with noise, and
-    so no sentinel closes the targets; both sides end with the tokenizer's end. In blocks, rows of text are so long that
-    they come to exactly `max_length` once corrupted. A tokenizer trained here gets 100 sentinels beside `vocab_size`.
+    As in Google's code the number of noise tokens and of spans is exact, a row begins with text and ends with noise,
+    and so no sentinel closes the targets; both sides end with the tokenizer's end. In blocks, rows of text are so long
+    that they come to exactly `max_length` once corrupted. A tokenizer trained here gets 100 sentinels on top of
+    `vocab_size`.
 
     References:
         - T5, 2019, https://arxiv.org/abs/1910.10683
@@ -213,31 +215,24 @@ class SpanCorruption(Task):
         """Rows of a batch as text: what was asked, what is right, and what the model says."""
         tokenizer = self.tokenizer()
         assert tokenizer is not None
-        columns = {"input": prompts(batch), "target": target_rows(batch), "generated": self._generate(batch)}
-        shown = {name: [str(tokenizer.decode(ids)) for ids in rows] for name, rows in columns.items()}
-        return [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
+        columns = {"input": prompts(batch), "target": target_rows(batch), "generated": self.answers(batch)}
+        return decoded(tokenizer, columns)
 
-    def _generate(self, batch: Batch) -> list[list[int]]:
-        network = self.network
-        assert network is not None
-        return generate(
-            network,
-            prompts(batch),
-            Generation(max_new_tokens=self._link.max_length),
-            pad_id=network.config.pad_token_id,
-            end_id=network.config.eos_token_id,
-        )
+    def answers(self, batch: Batch) -> list[list[int]]:
+        """What the model says to the encoder's rows, the most likely token each time."""
+        assert self.network is not None
+        return answer(self.network, prompts(batch), Generation(max_new_tokens=self._link.max_length))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """What the model says for each sentinel of a text, and the text with it filled in."""
         tokenizer = self.tokenizer()
         assert tokenizer is not None
         results = []
-        for (id_, text), asked, answer in zip(batch["texts"], prompts(batch), self._generate(batch), strict=True):
-            spans = split_spans(answer, self._sentinels)
+        for (id_, text), asked, reply in zip(batch["texts"], prompts(batch), self.answers(batch), strict=True):
+            spans = split_spans(reply, self._sentinels)
             filled, said = text, {}
             for sentinel in (token for token in asked if token in spans):
-                name = tokenizer.convert_ids_to_tokens(sentinel)
+                name = str(tokenizer.convert_ids_to_tokens(sentinel))
                 said[name] = str(tokenizer.decode(spans[sentinel])).strip()
                 filled = filled.replace(name, said[name])
             results.append({"id": id_, "text": text, "prediction": filled, "spans": said})

@@ -144,8 +144,8 @@ def prompts(batch: Batch) -> list[list[int]]:
 
 def target_rows(batch: Batch) -> list[list[int]]:
     """The targets of each row, without the end."""
-    lengths = batch["decoder_lengths"].tolist()
-    return [row[:-1].tolist() for row in batch["targets"].split(lengths)]
+    rows = torch.split(batch["targets"], batch["decoder_lengths"].tolist())
+    return [row[:-1].tolist() for row in rows]
 
 
 def _padded(rows: Ragged, pad_id: int) -> tuple[Ints, Bools]:

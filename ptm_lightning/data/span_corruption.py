@@ -93,8 +93,8 @@ def noise_spans(length: Ints, noise: Ints, spans: Ints, *, draw: Ints, offset: I
     first = np.maximum.accumulate(np.where(opens, np.arange(len(row)), 0))
     begins = np.zeros(len(row), dtype=np.bool_)
     begins[order] = np.arange(len(row)) - first < np.maximum(spans, 1)[row]
-    segment = np.cumsum(begins)
-    segment -= segment[first]
+    begun = np.cumsum(begins)
+    segment: Ints = begun - begun[first]
     place = (row * (int(spans.max(initial=0)) + 1) + segment) * 2 + is_noise
     return np.asarray(is_noise[np.argsort(place, kind="stable")])
 
