@@ -28,7 +28,17 @@ from ptm_lightning.data.seq2seq import (
     target_rows,
 )
 from ptm_lightning.data.show import decoded
-from ptm_lightning.data.span_corruption import corrupt, longest_text, noise_spans, span_counts, split_spans
+from ptm_lightning.data.span_corruption import (
+    Denoiser,
+    check_noise,
+    corrupt,
+    draw_kinds,
+    longest_text,
+    noise_spans,
+    read_denoiser,
+    span_counts,
+    split_spans,
+)
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import sentinel_ids
 from ptm_lightning.errors import UserError
@@ -46,8 +56,9 @@ class SpanCollate:
 
     store: TokenStore
     frame: Frame
-    density: float
-    mean_span: float
+    kinds: tuple[Denoiser, ...]
+    modes: Ints
+    """The mode token of each kind of noise; empty if they have none."""
     sentinels: Ints
     pad_id: int
     seed: int
@@ -58,12 +69,20 @@ class SpanCollate:
         """One batch."""
         text = flat_rows(pieces, self.store, self.frame)
         length = np.bincount(text.row[text.content])
+        first = np.cumsum(length) - length
+        density, mean_span, weight = (np.array([kind[i] for kind in self.kinds], dtype=np.float64) for i in range(3))
+        kind = draw_kinds(weight, text.draw[first], text.offset[first], self.seed)
+        counts = span_counts(length, density[kind], mean_span[kind])
         noise = np.zeros(len(text.ids), dtype=np.bool_)
-        counts = span_counts(length, self.density, self.mean_span)
         noise[text.content] = noise_spans(length, *counts, draw=text.draw, offset=text.offset, seed=self.seed)
         found = corrupt(text.ids, text.row, noise, self.sentinels)
+        inputs = Ragged(found.inputs, found.input_row)
+        if len(self.modes):
+            rows = np.arange(len(length))
+            at = np.searchsorted(inputs.row, rows) + len(self.frame.before)
+            inputs = Ragged(np.insert(inputs.ids, at, self.modes[kind]), np.insert(inputs.row, at, rows))
         batch = seq2seq_batch(
-            Ragged(found.inputs, found.input_row),
+            inputs,
             Ragged(found.targets, found.target_row),
             pad_id=self.pad_id,
             counts={"spans": len(found.targets), "tokens": len(text.ids)},
@@ -81,28 +100,37 @@ class SpanCorruptionData(TextData):
     As in Google's code the number of noise tokens and of spans is exact, a row begins with text and ends with noise,
     and so no sentinel closes the targets; both sides end with the tokenizer's end. In blocks, rows of text are so long
     that they come to exactly `max_length` once corrupted. A tokenizer trained here gets 100 sentinels on top of
-    `vocab_size`.
+    `vocab_size`. With `denoisers`, each row gets a kind of noise by chance, and a token at its beginning that names it;
+    rows then differ in length once corrupted.
 
     References:
         - T5, 2019, https://arxiv.org/abs/1910.10683
+        - UL2, 2022, https://arxiv.org/abs/2205.05131
     """
 
     noise_density: float = 0.15
     """Share of the tokens that the decoder must say."""
     mean_span: float = 3.0
     """Mean length of a span, in tokens."""
+    denoisers: list[dict[str, Any]] | None = None
+    """Kinds of noise to mix instead: density, mean_span (without it one span, at the end), weight, mode (R for [R])."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_packed(self.layout)
-        if not 0 < self.noise_density < 1:
-            raise UserError(f"--data.noise_density {self.noise_density}: give a share between 0 and 1, such as 0.15")
-        if self.mean_span < 1:
-            raise UserError(f"--data.mean_span {self.mean_span}: give at least 1 token, such as 3")
+        check_noise("noise_density", self.noise_density, "mean_span", self.mean_span)
+        self.kinds: tuple[Denoiser, ...] = (Denoiser(self.noise_density, self.mean_span),)
+        if self.denoisers is not None:
+            if (self.noise_density, self.mean_span) != (0.15, 3.0):
+                raise UserError("--data.denoisers: say density and mean_span in it, not beside it")
+            self.kinds = tuple(map(read_denoiser, self.denoisers))
+            if not self.kinds or len({kind.mode is None for kind in self.kinds}) > 1:
+                raise UserError("--data.denoisers: give at least one, and a mode to all of them or to none")
 
     def special_tokens(self) -> tuple[str, ...]:
-        """The sentinels."""
-        return tuple(f"<extra_id_{i}>" for i in range(SENTINELS))
+        """The sentinels, then the modes."""
+        modes = dict.fromkeys(kind.token for kind in self.kinds if kind.token is not None)
+        return (*(f"<extra_id_{i}>" for i in range(SENTINELS)), *modes)
 
     def make_frame(self) -> Frame:
         """The tokenizer's own, closed by its end."""
@@ -112,18 +140,19 @@ class SpanCorruptionData(TextData):
         """Opens the stores; the tokenizer must have sentinels enough for the longest row."""
         super().setup(stage)
         self.sentinels = sentinel_ids(self.hf_tokenizer)
-        _, spans = span_counts(np.array([self._longest()]), self.noise_density, self.mean_span)
-        if spans[0] > len(self.sentinels):
+        longest = np.array([self._longest()])
+        spans = max(int(span_counts(longest, kind.density, kind.mean_span)[1][0]) for kind in self.kinds)
+        if spans > len(self.sentinels):
             raise UserError(
                 f"--data.tokenizer: it has {len(self.sentinels)} sentinels (<extra_id_0>, ...), and rows of "
-                f"--data.max_length {self.max_length} need {spans[0]}; take --data.tokenizer train or another with "
+                f"--data.max_length {self.max_length} need {spans}; take --data.tokenizer train or another with "
                 "sentinels, shorter rows, or a longer --data.mean_span"
             )
 
     def _longest(self) -> int:
         """Tokens of the longest text that fits both sides once corrupted."""
         inputs, targets = self.max_length - len(self.frame), self.max_length - 1
-        if not (longest := longest_text(inputs, targets, self.noise_density, self.mean_span)):
+        if not (longest := longest_text(inputs, targets, self.kinds)):
             raise UserError(f"--data.max_length {self.max_length}: leaves no text to corrupt; give more, such as 128")
         return longest
 
@@ -136,13 +165,24 @@ class SpanCorruptionData(TextData):
         return SpanCollate(
             store=store,
             frame=self.frame,
-            density=self.noise_density,
-            mean_span=self.mean_span,
+            kinds=self.kinds,
+            modes=self._modes(),
             sentinels=self.sentinels,
             pad_id=self.hf_tokenizer.pad_token_id,
             seed=self.seed,
             evaluate=evaluate,
         )
+
+    def _modes(self) -> Ints:
+        """The ids of the modes, by kind of noise."""
+        known = self.hf_tokenizer.get_vocab()
+        names = [kind.token for kind in self.kinds if kind.token is not None]
+        if missing := [name for name in names if name not in known]:
+            raise UserError(
+                f"--data.denoisers: the tokenizer has no token {missing[0]}; "
+                "take --data.tokenizer train, or other modes"
+            )
+        return np.array([known[name] for name in names], dtype=np.int64)
 
     def predict_batch(self, texts: list[Text]) -> Batch:
         """Texts in which sentinels stand where the model shall fill something in."""

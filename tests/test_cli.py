@@ -8,8 +8,11 @@ import pytest
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from ptm_lightning.__main__ import COMMANDS, main
-from ptm_lightning.presets import preset_names
+from ptm_lightning.plugins import subclasses
+from ptm_lightning.presets import preset_names, read_layer
 from ptm_lightning.run import read_config, read_state
+from ptm_lightning.task import Task
+from ptm_lightning.testing_case import tiny
 
 SIZE = [
     "--model.overrides={hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}",
@@ -171,9 +174,12 @@ def test_dry_run_leaves_nothing(here: Path, corpus: Path):
 
 @pytest.mark.parametrize("preset", [name for name in preset_names() if name not in ("base", "evaluate")])
 def test_every_preset_trains(here: Path, corpus: Path, preset: str):
+    model = read_layer("default" if preset == "wandb" else preset).values["model"]
+    overrides = tiny(model.get("architecture") or subclasses(Task)[model["class_path"]].architecture)
     presets = ["--config", "default", "--config", preset] if preset == "wandb" else ["--config", preset]
     limits = ["--trainer.max_steps=2", "--run_dir=run"]
-    assert main(["fit", *presets, "--data.train", str(corpus), *SIZE, *limits]) == 0
+    size = [f"--model.overrides={json.dumps(overrides)}", *SIZE[1:]]
+    assert main(["fit", *presets, "--data.train", str(corpus), *size, *limits]) == 0
 
 
 MISTAKES = [

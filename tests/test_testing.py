@@ -45,6 +45,15 @@ OF_A_TASK: dict[str, tuple[Clause, ...]] = {"MaskedLM": (targets_restore_the_tex
 """Clauses that hold for some objectives only."""
 
 
+NEEDS: dict[str, dict[str, Any]] = {
+    "SpanCorruption": {
+        "data": {"predict": None, "text": ["the <extra_id_0> sees a <extra_id_1> .", "<extra_id_0> likes a dog"]},
+        "alternatives": {"denoisers": [{"density": 0.3, "mean_span": 2, "mode": "R"}, {"mode": "S"}]},
+    },
+}
+"""What the contract must be told of a task: arguments of `check_task`."""
+
+
 @pytest.mark.parametrize(
     ("task", "clause"),
     [
@@ -54,7 +63,7 @@ OF_A_TASK: dict[str, tuple[Clause, ...]] = {"MaskedLM": (targets_restore_the_tex
     ],
 )
 def test_built_in(task: type[Task], clause: Clause) -> None:
-    check_task(task, clauses=[clause])
+    check_task(task, clauses=[clause], **NEEDS.get(task.__name__, {}))
 
 
 def test_all_built_in_tasks_are_found() -> None:

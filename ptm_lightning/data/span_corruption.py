@@ -3,11 +3,56 @@
 Shapes: R rows, n content tokens in flat order, m tokens of framed rows, t target tokens.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from math import inf
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptm_lightning.data.noise import Bools, Floats, Ints, Purpose, hash64
+from ptm_lightning.data.noise import Bools, Floats, Ints, Purpose, hash64, uniform
+from ptm_lightning.errors import UserError, suggest
+
+
+class Denoiser(NamedTuple):
+    """A kind of noise. UL2 mixes several (arXiv:2205.05131)."""
+
+    density: float = 0.15
+    """Share of the tokens that are noise."""
+    mean_span: float = inf
+    """Mean length of a span; infinite for a single span, which is the end of the text: a prefix language model."""
+    weight: float = 1.0
+    """How often it is drawn, beside the others."""
+    mode: str | None = None
+    """R, S, X: the token [R] before the text then tells the network which noise to expect."""
+
+    @property
+    def token(self) -> str | None:
+        """The token of the mode."""
+        return None if self.mode is None else f"[{self.mode}]"
+
+
+def read_denoiser(given: Mapping[str, Any]) -> Denoiser:
+    """A kind of noise, from what the user gives.
+
+    Raises:
+        UserError: It has other fields, or numbers that make no noise.
+    """
+    if unknown := set(given) - set(Denoiser._fields):
+        word = min(unknown)
+        raise UserError(f"--data.denoisers: there is no {word!r}; {suggest(word, Denoiser._fields)}")
+    kind = Denoiser(**given)
+    check_noise("denoisers: density", kind.density, "denoisers: mean_span", kind.mean_span)
+    if not kind.weight > 0:
+        raise UserError(f"--data.denoisers: weight {kind.weight}: give a number above 0")
+    return kind
+
+
+def check_noise(density_flag: str, density: float, span_flag: str, mean_span: float) -> None:
+    """Refuses numbers that make no noise, by the names of their flags."""
+    if not 0 < density < 1:
+        raise UserError(f"--data.{density_flag} {density}: give a share between 0 and 1, such as 0.15")
+    if mean_span < 1:
+        raise UserError(f"--data.{span_flag} {mean_span}: give at least 1 token, such as 3")
 
 
 class Corrupted(NamedTuple):
@@ -47,22 +92,39 @@ def corrupted_lengths(length: Ints, density: float, mean_span: float) -> tuple[I
     return length - noise + spans, noise + spans
 
 
-def longest_text(inputs: int, targets: int, density: float, mean_span: float) -> int:
+def longest_text(inputs: int, targets: int, kinds: Sequence[Denoiser]) -> int:
     """The longest text whose corrupted sides fit: 568 tokens for 511 and an end of the encoder, at T5's noise.
 
     Args:
         inputs: Tokens that the encoder can read, the frame not counted.
         targets: Tokens that the decoder can say, the end not counted.
-        density: Share of noise.
-        mean_span: Mean length of a span.
+        kinds: All noise that the text may get.
 
     Returns:
         Tokens, 0 if not even two fit.
     """
-    lengths = np.arange(2, inputs + targets + 1)
-    kept, said = corrupted_lengths(lengths, density, mean_span)
-    fits = (kept <= inputs) & (said <= targets)
+    lengths = np.arange(2, max(inputs + targets, 1) + 1)
+    fits = np.ones(len(lengths), dtype=np.bool_)
+    for kind in kinds:
+        kept, said = corrupted_lengths(lengths, kind.density, kind.mean_span)
+        fits &= (kept <= inputs - (kind.mode is not None)) & (said <= targets)
     return int(lengths[fits].max(initial=0))
+
+
+def draw_kinds(weights: Floats, draw: Ints, offset: Ints, seed: int) -> Ints:
+    """Which of D kinds of noise each row gets.
+
+    Args:
+        weights: (D,) how often each is drawn.
+        draw: (R,) how often the document of a row's first token was drawn before.
+        offset: (R,) that token's place in the token store.
+        seed: The run's seed.
+
+    Returns:
+        (R,) from 0 to D - 1.
+    """
+    shares = np.cumsum(weights / weights.sum())
+    return np.searchsorted(shares[:-1], uniform(seed, draw, offset, Purpose.DENOISER), side="right").astype(np.int64)
 
 
 def noise_spans(length: Ints, noise: Ints, spans: Ints, *, draw: Ints, offset: Ints, seed: int) -> Bools:

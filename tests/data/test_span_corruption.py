@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ptm_lightning.data.span_corruption import (
+    Denoiser,
     corrupt,
     corrupted_lengths,
     longest_text,
@@ -49,7 +50,7 @@ def corrupted_by_loop(row: list[int], noise: list[bool]) -> tuple[list[int], lis
 
 def test_the_published_lengths():
     """T5: 568 tokens become 512 of the encoder and 114 of the decoder, ends included."""
-    assert longest_text(511, 511, 0.15, 3.0) == 568
+    assert longest_text(511, 511, [Denoiser(0.15, 3.0)]) == 568
     kept, said = corrupted_lengths(np.array([568, 569]), 0.15, 3.0)
     assert (kept[0] + 1, said[0] + 1) == (512, 114)
     assert kept[1] + 1 > 512
@@ -58,7 +59,7 @@ def test_the_published_lengths():
 @pytest.mark.parametrize("width", [8, 31, 64, 127, 511])
 @pytest.mark.parametrize(("density", "mean"), [(0.15, 3.0), (0.15, 8.0), (0.5, 3.0), (0.25, np.inf)])
 def test_rows_come_to_exactly_the_width(width: int, density: float, mean: float):
-    longest = longest_text(width, 10 * width, density, mean)
+    longest = longest_text(width, 10 * width, [Denoiser(density, mean)])
     kept, _ = corrupted_lengths(np.arange(2, longest + 2), density, mean)
     assert kept[longest - 2] == width < kept[-1]
     assert (kept[:-1] <= width).all()

@@ -1,6 +1,7 @@
 """BART's denoising, against transformers' own loss and the text that it came from."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_targets_are_the_text_and_inputs_hide_whole_words(
                     at = target.index(token, at) + 1
             if algorithm == "wordpiece":
                 pieces = tokenizer.convert_ids_to_tokens(inputs)
-                assert not [p for p, q in zip(pieces, pieces[1:], strict=False) if p == "[MASK]" and q[:2] == "##"]
+                assert not [p for p, q in pairwise(pieces) if p == "[MASK]" and q[:2] == "##"]
     assert seen == Counter(data.corpus.train.tokens.tolist())
     assert abs(hidden / total - 0.3) < 0.05
 
@@ -173,7 +174,7 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str):
 
 
 def test_data_that_cannot_be_denoised_is_refused(corpus: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="--data.max_length 3: leaves no text to corrupt"):
+    with pytest.raises(UserError, match=r"--data.max_length 3: leaves no text to corrupt"):
         prepared(corpus, tmp_path, max_length=3)
     bare = train_tokenizer(["the cat sat on the mat"] * 9, "wordpiece", 60, 64)
     bare.mask_token = None

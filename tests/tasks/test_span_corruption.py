@@ -11,8 +11,9 @@ from lightning.pytorch import Trainer
 from ptm_lightning.tasks import SpanCorruption, SpanCorruptionData
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from ptm_lightning import testing
 from ptm_lightning.data.seq2seq import prompts, target_rows
-from ptm_lightning.data.span_corruption import restore
+from ptm_lightning.data.span_corruption import restore, span_counts
 from ptm_lightning.data.tokenizer import load_tokenizer, sentinel_ids, train_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
@@ -31,6 +32,13 @@ CHINESE = "我们在北京学习语言模型。今天天气很好,他们去公�
 TEXT = {
     "data": {"predict": None, "text": ["the <extra_id_0> sees a <extra_id_1> .", "<extra_id_0> is in the garden"]},
 }
+
+
+UL2: list[dict[str, Any]] = [
+    {"mode": "R", "density": 0.15, "mean_span": 3},
+    {"mode": "S", "density": 0.25},
+    {"mode": "X", "density": 0.5, "mean_span": 8, "weight": 2},
+]
 
 
 def prepared(
@@ -113,6 +121,63 @@ def test_inputs_and_targets_rebuild_the_text(
     if layout == "blocks":
         assert longest == data.max_length
         assert padded <= 1  # the last row of the stream
+
+
+@pytest.mark.parametrize("algorithm", ["wordpiece", "bpe", "unigram"])
+def test_denoisers_are_mixed_by_weight_and_named(corpus: Path, tmp_path: Path, algorithm: str):
+    """Each row begins with the mode of its noise, of which it has the exact numbers; the text can be rebuilt."""
+    _, data = prepared(corpus, tmp_path, denoisers=UL2, layout="blocks", tokenizer_algorithm=algorithm)
+    kinds = {int(data.hf_tokenizer.convert_tokens_to_ids(str(kind.token))): kind for kind in data.kinds}
+    at, sentinels, seen = len(data.frame.before), data.sentinels.tolist(), Counter[int]()
+    drawn: Counter[Any] = Counter()
+    for batch in data.train_dataloader():
+        assert batch["input_ids"].shape[1] <= data.max_length
+        assert batch["decoder_input_ids"].shape[1] <= data.max_length
+        for inputs, targets in zip(prompts(batch), target_rows(batch), strict=True):
+            kind = kinds[inputs.pop(at)]
+            text = restore(inputs, targets, sentinels)[at : -len(data.frame.after)]
+            spans = sum(token in set(sentinels) for token in targets)
+            noise, wanted = span_counts(np.array([len(text)]), kind.density, kind.mean_span)
+            assert (len(targets) - spans, spans) == (noise[0], wanted[0])
+            assert kind.mode != "S" or len(text) < 2 or inputs[-len(data.frame.after) - 1] == sentinels[0]
+            seen.update(text)
+            drawn[kind.mode] += 1
+    assert seen == Counter(data.corpus.train.tokens.tolist())
+    share = np.array([drawn[kind.mode] for kind in data.kinds]) / drawn.total()
+    np.testing.assert_allclose(share, [0.25, 0.25, 0.5], atol=0.12)
+
+
+@pytest.mark.parametrize(
+    "clause", ["noise_ignores_the_batch", "workers_give_equal_batches", "resume_is_equal", "batches_keep_the_schema"]
+)
+def test_mixed_denoisers_keep_the_contract(clause: str):
+    arguments = TEXT["data"] | {"denoisers": UL2}
+    check_task(SpanCorruption, data=arguments, clauses=[getattr(testing, clause)])
+
+
+@pytest.mark.parametrize(
+    ("denoisers", "message"),
+    [
+        ([], "give at least one"),
+        ([{"mode": "R"}, {}], "a mode to all of them or to none"),
+        ([{"rate": 0.5}], "there is no 'rate'"),
+        ([{"density": 2.0}], "denoisers: density 2.0: give a share"),
+        ([{"mean_span": 0}], "denoisers: mean_span 0: give at least 1"),
+        ([{"weight": 0}], "weight 0: give a number above 0"),
+    ],
+)
+def test_wrong_denoisers_are_refused(denoisers: list[dict[str, Any]], message: str):
+    with pytest.raises(UserError, match=message):
+        SpanCorruptionData(denoisers=denoisers)
+    with pytest.raises(UserError, match="say density and mean_span in it"):
+        SpanCorruptionData(denoisers=UL2, noise_density=0.3)
+
+
+def test_a_tokenizer_without_the_modes_is_refused(corpus: Path, tmp_path: Path):
+    names = [f"<extra_id_{i}>" for i in range(100)]
+    train_tokenizer(["the cat sat on the mat"] * 9, "wordpiece", 60, 64, names).save_pretrained(tmp_path / "t5")
+    with pytest.raises(UserError, match=r"the tokenizer has no token \[R\]; take --data.tokenizer train"):
+        prepared(corpus, tmp_path, tokenizer=str(tmp_path / "t5"), denoisers=UL2)
 
 
 def test_decoder_reads_the_targets_one_place_later(corpus: Path, tmp_path: Path):
@@ -203,8 +268,6 @@ def test_predictions_fill_sentinels_and_the_export_generates(corpus: Path, tmp_p
 
 @pytest.mark.parametrize("clause", ["export_is_equal", "resume_is_equal"])
 def test_gated_networks_keep_the_contract(clause: str):
-    from ptm_lightning import testing
-
     arguments = {"overrides": TINY["t5"] | GATED}
     check_task(SpanCorruption, arguments=arguments, clauses=[getattr(testing, clause)], **TEXT)
 
