@@ -137,9 +137,13 @@ class DenoisingData(TextData):
 
     def predict_batch(self, texts: list[Text]) -> Batch:
         """Texts to restore, with or without masks."""
-        longest = self.max_length - len(self.frame)
+        longest, mask = self.max_length - len(self.frame), self.hf_tokenizer.mask_token
         coded = self.hf_tokenizer(
-            [text.text for text in texts], add_special_tokens=False, truncation=True, max_length=longest
+            # a space before the mask would be a token of its own, as it never is in training
+            [text.text.replace(f" {mask}", str(mask)) for text in texts],
+            add_special_tokens=False,
+            truncation=True,
+            max_length=longest,
         )
         rows = [[*self.frame.before, *ids, *self.frame.after] for ids in coded["input_ids"]]
         return prompt_batch(rows, texts, self.hf_tokenizer.pad_token_id)

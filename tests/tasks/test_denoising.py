@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from ptm_lightning.tasks import Denoising, DenoisingData
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from ptm_lightning.data.predict import Text
 from ptm_lightning.data.seq2seq import prompts, target_rows
 from ptm_lightning.data.tokenizer import train_tokenizer
 from ptm_lightning.errors import UserError
@@ -132,6 +133,8 @@ def test_predictions_and_the_export_generate(corpus: Path, tmp_path: Path):
     word = data.hf_tokenizer("the value", add_special_tokens=False).input_ids
     task.answers = lambda batch: [[data.hf_tokenizer.bos_token_id, *word]] * len(batch["texts"])
     texts = ["the <mask>", "a text without any"]
+    asked = task.trainer.datamodule.predict_batch([Text("0", "the <mask> value")])
+    assert prompts(asked)[0][1:-1] == [word[0], data.hf_tokenizer.mask_token_id, *word[1:]]
     rows = [row for part in task.trainer.predict(task, DenoisingData(text=texts)) for row in part]
     assert rows == [{"id": str(i), "text": text, "prediction": "the value"} for i, text in enumerate(texts)]
     del task.answers
