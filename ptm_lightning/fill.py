@@ -1,4 +1,4 @@
-"""What tasks with a masked language model share: its loss, its guesses, and texts with their masks filled."""
+"""What tasks with a masked language model share: its guesses, and texts with their masks filled."""
 
 from typing import Any
 
@@ -7,35 +7,8 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.terms import Ratio, Term
 
 GUESSES = 5
-
-
-def masked_terms(logits: Tensor, batch: Batch, *, training: bool, prefix: str = "") -> dict[str, Term | Ratio]:
-    """Cross-entropy at the targets, in nats; in evaluation also accuracy and the loss on new sentences.
-
-    Args:
-        logits: (N, vocabulary).
-        batch: It has N targets and counts "mlm".
-        training: Whether the loss alone is wanted.
-        prefix: Of the metrics' names, where the task has others.
-
-    Returns:
-        The loss term "mlm", and metrics.
-    """
-    targets, count = batch["targets"], batch["counts"]["mlm"]
-    if training:
-        return {"mlm": Term(functional.cross_entropy(logits, targets, reduction="sum"), count)}
-    losses = functional.cross_entropy(logits, targets, reduction="none")
-    terms: dict[str, Term | Ratio] = {
-        "mlm": Term(losses.sum(), count),
-        f"{prefix}accuracy": Ratio((logits.argmax(dim=-1) == targets).sum(), count),
-    }
-    if "fresh" in batch:
-        fresh = batch["fresh"]
-        terms[f"{prefix}loss_new_sentences"] = Ratio((losses * fresh).sum(), fresh.sum())
-    return terms
 
 
 def masked_examples(logits: Tensor, batch: Batch, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, str]]:

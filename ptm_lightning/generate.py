@@ -78,6 +78,11 @@ def generate(
     return [_until(row, end_id, pad_id) for row in out[:, begin:].tolist()]
 
 
+def answer(network: PreTrainedModel, prompts: Sequence[Sequence[int]], settings: Generation) -> list[list[int]]:
+    """What an encoder-decoder says to its inputs; how it begins and ends is in its own config."""
+    return generate(network, prompts, settings, pad_id=network.config.pad_token_id, end_id=network.config.eos_token_id)
+
+
 def _until(ids: list[int], end_id: int | None, pad_id: int) -> list[int]:
     """The ids before the end; padding follows only after it."""
     if end_id in ids:

@@ -35,21 +35,28 @@ def print_batches(task: Task, data: TextData, trainer: Trainer) -> None:
 
 
 def batch_shares(batches: list[Batch]) -> dict[str, str]:
-    """Shares over batches: padding, targets."""
-    places = sum(batch["input_ids"].numel() for batch in batches)
+    """Shares over batches: padding, targets; with a decoder, padding of both sides together."""
+    sides = [name for name in ("input_ids", "decoder_input_ids") if name in batches[0]]
+    places = sum(batch[side].numel() for batch in batches for side in sides)
+    real = sum(int((b["document_ids"] > 0).sum() + b.get("decoder_lengths", torch.zeros(1)).sum()) for b in batches)
     tokens = sum(batch["counts"]["tokens"] for batch in batches)
     targets = sum(batch["target_index"].numel() for batch in batches)
+    shapes = (" -> ".join(str(tuple(batch[side].shape)) for side in sides) for batch in batches[:4])
+    shares = {
+        "rows x places of a batch": ", ".join(shapes),
+        "padding": f"{1 - real / places:.2%}",
+        "targets among tokens": f"{targets / tokens:.2%}",
+    }
+    if len(sides) > 1:
+        return shares
     kept = sum(
         int((batch["input_ids"].flatten()[batch["target_index"]] == batch["targets"]).sum()) for batch in batches
     )
-    labels = torch.cat([batch["labels"] for batch in batches]) if "labels" in batches[0] else None
-    balance = {} if labels is None else {"rows of label 0": f"{float((labels == 0).float().mean()):.2%}"}
-    return {
-        "rows x places of a batch": ", ".join(f"{tuple(batch['input_ids'].shape)}" for batch in batches[:4]),
-        "padding": f"{1 - tokens / places:.2%}",
-        "targets among tokens": f"{targets / tokens:.2%}",
-        "targets kept as they are": f"{kept / max(1, targets):.2%}",
-    } | balance
+    shares["targets kept as they are"] = f"{kept / max(1, targets):.2%}"
+    if "labels" in batches[0]:
+        labels = torch.cat([batch["labels"] for batch in batches])
+        shares["rows of label 0"] = f"{float((labels == 0).float().mean()):.2%}"
+    return shares
 
 
 def _text_shares(data: TextData) -> dict[str, Any]:

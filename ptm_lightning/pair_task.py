@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.errors import UserError
-from ptm_lightning.fill import fill_masks, masked_examples, masked_terms
+from ptm_lightning.fill import fill_masks, masked_examples
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.task import Task
-from ptm_lightning.terms import Ratio, Term, Terms
+from ptm_lightning.terms import Ratio, Term, Terms, token_terms
 
 
 class PairTask(Task, ABC):
@@ -42,7 +42,7 @@ class PairTask(Task, ABC):
         """Cross-entropy at the targets and of the pair, in nats; in evaluation also their accuracies."""
         output = self._output(batch)
         pair, labels, count = self.pair_logits(output).float(), batch["labels"], batch["counts"][self.pair_term]
-        terms = masked_terms(_at_targets(output), batch, training=self.training, prefix="mlm_")
+        terms = token_terms("mlm", _at_targets(output), batch, training=self.training, prefix="mlm_")
         terms[self.pair_term] = Term(functional.cross_entropy(pair, labels, reduction="sum"), count)
         if not self.training:
             terms[f"{self.pair_term}_accuracy"] = Ratio((pair.argmax(dim=-1) == labels).sum(), count)
@@ -55,6 +55,11 @@ class PairTask(Task, ABC):
     def logits_at_targets(self, batch: Batch) -> Tensor:
         """(N, vocabulary): the logits of the rows that the loss reads, and of no other."""
         return _at_targets(self._output(batch))
+
+    def example_text(self) -> str | None:
+        """A text with a mask to fill."""
+        tokenizer = self.tokenizer()
+        return f"Returns a {tokenizer.mask_token} of the given object." if tokenizer is not None else None
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of a batch as text, with the targets and the best guesses for them."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 AUROC_LIMIT = 16
 """The largest logit that is told from larger ones."""
@@ -142,3 +143,28 @@ def _mean(first: Any, second: Any) -> float | None:
         pairs = float(negative.sum() * positive.sum())
         return float((positive * below).sum()) / pairs if pairs else None
     return float(first / second) if second else None
+
+
+def token_terms(
+    name: str, logits: Tensor, batch: Mapping[str, Any], *, training: bool, prefix: str = ""
+) -> dict[str, Term | Ratio]:
+    """Cross-entropy over a batch's targets, in nats; in evaluation also accuracy and the loss on new sentences.
+
+    Args:
+        name: Of the term.
+        logits: (N, vocabulary) at the N targets.
+        batch: Has "targets", "counts" and, in evaluation of text, "fresh".
+        training: Whether the metrics are left out.
+        prefix: Of the metrics' names, where the task has others.
+    """
+    targets, count = batch["targets"], batch["counts"][name]
+    if training:
+        return {name: Term(functional.cross_entropy(logits, targets, reduction="sum"), count)}
+    losses = functional.cross_entropy(logits, targets, reduction="none")
+    terms: dict[str, Term | Ratio] = {
+        name: Term(losses.sum(), count),
+        f"{prefix}accuracy": Ratio((logits.argmax(dim=-1) == targets).sum(), count),
+    }
+    if "fresh" in batch:
+        terms[f"{prefix}loss_new_sentences"] = Ratio((losses * batch["fresh"]).sum(), batch["fresh"].sum())
+    return terms

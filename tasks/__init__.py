@@ -1,14 +1,18 @@
 """The built-in tasks: importing this module is registering them."""
 
 from .causal_lm import CausalLM, CausalLMData
+from .denoising import Denoising, DenoisingData
 from .masked_lm import MaskedLM, MaskedLMData
 from .next_sentence import NextSentence, NextSentenceData
 from .replaced_token import ReplacedTokenData, ReplacedTokenDetection
 from .sentence_order import SentenceOrder, SentenceOrderData
+from .span_corruption import SpanCorruption, SpanCorruptionData
 
 __all__ = [
     "CausalLM",
     "CausalLMData",
+    "Denoising",
+    "DenoisingData",
     "MaskedLM",
     "MaskedLMData",
     "NextSentence",
@@ -17,4 +21,6 @@ __all__ = [
     "ReplacedTokenDetection",
     "SentenceOrder",
     "SentenceOrderData",
+    "SpanCorruption",
+    "SpanCorruptionData",
 ]

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from ptm_lightning.data.batch import Batch, Rows, as_batch, frame_rows
@@ -23,7 +22,7 @@ from ptm_lightning.generate import Generation, generate
 from ptm_lightning.models.build import max_positions
 from ptm_lightning.models.sight import sees_later_places
 from ptm_lightning.task import Task
-from ptm_lightning.terms import Ratio, Term
+from ptm_lightning.terms import Ratio, Term, token_terms
 
 SHOWN = 8
 """Rows of a batch that are continued as examples."""
@@ -211,18 +210,9 @@ class CausalLM(Task):
     def terms(self, batch: Batch) -> Mapping[str, Term | Ratio]:
         """Cross-entropy of the next tokens, in nats; in evaluation also accuracy, bits per byte, and new sentences."""
         logits = self.logits_at_targets(batch).float()  # (N, vocabulary)
-        targets, count = batch["targets"], batch["counts"]["clm"]
-        if self.training:
-            return {"clm": Term(functional.cross_entropy(logits, targets, reduction="sum"), count)}
-        losses = functional.cross_entropy(logits, targets, reduction="none")
-        terms: dict[str, Term | Ratio] = {
-            "clm": Term(losses.sum(), count),
-            "accuracy": Ratio((logits.argmax(dim=-1) == targets).sum(), count),
-        }
-        if "bytes" in batch:
-            terms["bits_per_byte"] = Ratio(losses.sum() / log(2), batch["bytes"].sum())
-        if "fresh" in batch:
-            terms["loss_new_sentences"] = Ratio((losses * batch["fresh"]).sum(), batch["fresh"].sum())
+        terms = token_terms("clm", logits, batch, training=self.training)
+        if "bytes" in batch and not self.training:
+            terms["bits_per_byte"] = Ratio(terms["clm"].sum.detach() / log(2), batch["bytes"].sum())
         return terms
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:

@@ -9,9 +9,9 @@ from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.masked import MaskedText
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.store import TokenStore
-from ptm_lightning.fill import fill_masks, masked_examples, masked_terms
+from ptm_lightning.fill import fill_masks, masked_examples
 from ptm_lightning.task import Task
-from ptm_lightning.terms import Ratio, Term
+from ptm_lightning.terms import Ratio, Term, token_terms
 
 
 class MaskedLMData(MaskedText):
@@ -40,7 +40,7 @@ class MaskedLM(Task):
 
     def terms(self, batch: Batch) -> Mapping[str, Term | Ratio]:
         """Cross-entropy at the targets, in nats; in evaluation also accuracy and the loss on new sentences."""
-        return masked_terms(self.logits_at_targets(batch).float(), batch, training=self.training)
+        return token_terms("mlm", self.logits_at_targets(batch).float(), batch, training=self.training)
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity of masked tokens."""

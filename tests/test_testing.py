@@ -49,20 +49,24 @@ OF_A_TASK: dict[str, tuple[Clause, ...]] = {
 """Clauses that hold for some objectives only."""
 
 
-ARGUMENTS: dict[str, dict[str, Any]] = {"CausalLM": {"max_new_tokens": 8}}
-"""Arguments of tasks whose defaults are too large for the contract's networks."""
-
-ALTERNATIVES: dict[str, dict[str, Any]] = {
+NEEDS: dict[str, dict[str, Any]] = {
     "CausalLM": {
-        "num_beams": Alternative(3, given={"temperature": 1.0}),
-        "temperature": 1.0,
-        "top_p": Alternative(0.05, given={"temperature": 2.0}),
-        "architecture": "llama",
+        "arguments": {"max_new_tokens": 8},
+        "alternatives": {
+            "num_beams": Alternative(3, given={"temperature": 1.0}),
+            "temperature": 1.0,
+            "top_p": Alternative(0.05, given={"temperature": 2.0}),
+            "architecture": "llama",
+        },
     },
-    "NextSentence": {"short_share": 0.9},
-    "SentenceOrder": {"short_share": 0.9},
+    "NextSentence": {"alternatives": {"short_share": 0.9}},
+    "SentenceOrder": {"alternatives": {"short_share": 0.9}},
+    "SpanCorruption": {
+        "data": {"predict": None, "text": ["the <extra_id_0> sees a <extra_id_1> .", "<extra_id_0> likes a dog"]},
+        "alternatives": {"denoisers": [{"density": 0.3, "mean_span": 2, "mode": "R"}, {"mode": "S"}]},
+    },
 }
-"""Other values of arguments where the type suggests none, or one that changes nothing on so few texts."""
+"""What the contract must be told of a task: arguments of `check_task`."""
 
 
 @pytest.mark.parametrize(
@@ -74,8 +78,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     ],
 )
 def test_built_in(task: type[Task], clause: Clause) -> None:
-    name = task.__name__
-    check_task(task, clauses=[clause], arguments=ARGUMENTS.get(name), alternatives=ALTERNATIVES.get(name))
+    check_task(task, clauses=[clause], **NEEDS.get(task.__name__, {}))
 
 
 def test_all_built_in_tasks_are_found() -> None:

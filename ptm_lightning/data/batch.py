@@ -36,13 +36,15 @@ class Batch(TypedDict, total=False):
     order: Tensor
     """(R, T) permutation language modelling only: the step at which a place is predicted; 0 is seen by all."""
     decoder_input_ids: Tensor
-    """(R, U) encoder-decoders only; target_index then points into the R * U places of the decoder."""
+    """(R, U) encoder-decoders only: the targets, one place later. The first column is the config's start token, which
+    `network_inputs` writes; target_index points into these R * U places."""
     decoder_lengths: Tensor
     """(R,) real tokens of each row of the decoder."""
     labels: Tensor
     """(R,) the right class of each row, where the objective has one."""
     counts: dict[str, int]
-    """How much of each term the batch holds, by the term's name, and "tokens", those that aren't padding."""
+    """How much of each term the batch holds, by the term's name, and "tokens", those that aren't padding; with a
+    decoder those of the text before it was corrupted, as the plan counts them."""
     fresh: Tensor
     """(N,) evaluation only: whether a target lies in a sentence that training does not contain."""
     bytes: Tensor

@@ -38,6 +38,8 @@ class CorpusSettings:
     algorithm: Literal["wordpiece", "bpe", "unigram"]
     vocab_size: int
     max_length: int
+    special_tokens: tuple[str, ...]
+    """What a tokenizer trained on the spot gets besides its own."""
     split_text: Literal["blank_line", "line"]
     columns: tuple[tuple[str, str], ...]
     validation_share: float
@@ -141,11 +143,14 @@ def _tokenizer(
     if given is not None:
         return given
     recipe = [keys, settings.algorithm, settings.vocab_size, settings.max_length, settings.split_text, settings.columns]
+    recipe += [settings.special_tokens] if settings.special_tokens else []
     folder = settings.cache / "tokenizers" / blake2b(json.dumps(recipe).encode(), digest_size=16).hexdigest()
     if not folder.exists():
         with reading("training the tokenizer", _size(sources)) as advance:
             texts = _beginning(_texts(sources, "--data.train", settings), advance)
-            trained = train_tokenizer(texts, settings.algorithm, settings.vocab_size, settings.max_length)
+            trained = train_tokenizer(
+                texts, settings.algorithm, settings.vocab_size, settings.max_length, settings.special_tokens
+            )
         partial = folder.with_name(f"{folder.name}.partial")
         trained.save_pretrained(partial)
         try:

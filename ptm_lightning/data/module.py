@@ -112,6 +112,10 @@ class TextData(LightningDataModule):
         """Makes rows in one of the layouts, at most `max_length` long."""
         return partial(lay_out, layout=layout, max_length=self.max_length, frame=self.frame)
 
+    def special_tokens(self) -> tuple[str, ...]:
+        """What a tokenizer that is trained for this data needs besides its own special tokens, in order."""
+        return ()
+
     def make_frame(self) -> Frame:
         """The special tokens around a text: the tokenizer's own."""
         return Frame(*map(tuple, frame(self.hf_tokenizer)))
@@ -250,6 +254,7 @@ class TextData(LightningDataModule):
             algorithm=self.tokenizer_algorithm,
             vocab_size=self.vocab_size,
             max_length=self.max_length,
+            special_tokens=self.special_tokens(),
             split_text=self.split_text,
             columns=tuple(sorted((self.columns or {}).items())),
             validation_share=self.validation_share,

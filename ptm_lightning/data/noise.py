@@ -32,6 +32,11 @@ class Purpose(IntEnum):
     MIX = 7
     BATCH = 8
     DROPOUT = 9
+    SPAN_CUT = 30
+    DENOISER = 31
+    SPAN_LENGTH = 32
+    SPAN_PLACE = 33
+    SENTENCE_ORDER = 34
     SHORT = 40
     SHORT_LENGTH = 41
     SPLIT = 42

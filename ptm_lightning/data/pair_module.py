@@ -112,8 +112,8 @@ class PairText(MaskedText, ABC):
             label = batch["labels"].numpy()
             first, second = pieces.start[::2], pieces.start[1::2]
             same = np.searchsorted(offsets, first, side="right") == np.searchsorted(offsets, second, side="right")
-            in_order = same & (second == first + pieces.length[::2])
-            swapped = same & (first == second + pieces.length[1::2])
+            in_order = same & (second >= first + pieces.length[::2])  # what was cut may lie between them
+            swapped = same & (first >= second + pieces.length[1::2])
             true = np.where(label == 0, in_order, swapped if self.swapped else ~same)
             labels.append(label)
             wrong += [self.show_row(batch, row) for row in np.flatnonzero(~true).tolist()]

@@ -1,12 +1,19 @@
 """Batches as text for people."""
 
+from collections.abc import Mapping, Sequence
+
 from transformers import PreTrainedTokenizerFast
 
-from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.batch import Batch, target_width
 
 
 def show_row(batch: Batch, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
-    """A row as text: {shown>target} where the loss reads, | where a document begins, without padding."""
+    """A row as text: {shown>target} where the loss reads, | where a document begins, without padding.
+
+    With a decoder, the encoder's row, and below it the targets.
+    """
+    if "decoder_input_ids" in batch:
+        return _show_sides(batch, row, tokenizer)
     width = batch["input_ids"].shape[1]
     places = batch["target_index"].tolist()
     targets = {
@@ -29,3 +36,16 @@ def show_row(batch: Batch, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
             shown = f"{{{shown}>{tokenizer.convert_ids_to_tokens(targets[column])}}}"
         words.append(shown)
     return " ".join(words)
+
+
+def decoded(tokenizer: PreTrainedTokenizerFast, columns: Mapping[str, Sequence[list[int]]]) -> list[dict[str, str]]:
+    """Columns of token ids as rows of text, for `Task.examples`."""
+    shown = {name: [str(tokenizer.decode(ids)) for ids in rows] for name, rows in columns.items()}
+    return [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
+
+
+def _show_sides(batch: Batch, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
+    inputs = batch["input_ids"][row][batch["document_ids"][row] > 0]
+    targets = batch["targets"][batch["target_index"] // target_width(batch) == row]
+    shown = (" ".join(tokenizer.convert_ids_to_tokens(ids.tolist())) for ids in (inputs, targets))
+    return "inputs:  {}\ntargets: {}".format(*shown)

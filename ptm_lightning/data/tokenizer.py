@@ -1,14 +1,15 @@
 """Tokenizers: load one, train one, and carry one as plain text in a checkpoint."""
 
 import json
+import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ptm_lightning.errors import UserError
@@ -56,7 +57,7 @@ def _is_path(name: str) -> bool:
 
 
 def train_tokenizer(
-    texts: Iterable[str], algorithm: Algorithm, vocab_size: int, max_length: int
+    texts: Iterable[str], algorithm: Algorithm, vocab_size: int, max_length: int, special_tokens: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
     """Trains a tokenizer as BERT (WordPiece), RoBERTa (byte-level BPE) or ALBERT (unigram) has it.
 
@@ -68,6 +69,8 @@ def train_tokenizer(
             unigram (https://arxiv.org/abs/1804.10959).
         vocab_size: Tokens wanted, special tokens included.
         max_length: The longest row in tokens, which the tokenizer carries as `model_max_length`.
+        special_tokens: More of them, such as sentinels. They come on top of `vocab_size`, in the order of their ids,
+            and take the space before them along, as RoBERTa's <mask> does.
 
     Returns:
         The tokenizer, with its special tokens and its frame of a single text and of a pair.
@@ -85,6 +88,9 @@ def train_tokenizer(
         extra = {"bos_token": "<s>", "eos_token": "</s>", "model_input_names": ["input_ids", "attention_mask"]}
     make: Any = PreTrainedTokenizerFast  # its constructor has no types
     made: PreTrainedTokenizerFast = make(tokenizer_object=tokenizer, model_max_length=max_length, **names, **extra)
+    if special_tokens:
+        more: Any = [AddedToken(token, lstrip=True, normalized=False, special=True) for token in special_tokens]
+        made.add_special_tokens({"extra_special_tokens": more})
     return made
 
 
@@ -244,6 +250,20 @@ def ordinary_ids(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
     """
     own = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder) - set(tokenizer.all_special_ids)
     return np.array(sorted(own), dtype=np.int64)
+
+
+def sentinel_ids(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
+    """Ids of the sentinels <extra_id_0>, <extra_id_1>, ... in the order of their numbers, whatever their ids are.
+
+    Without any, the tokenizer's further special tokens in their order.
+
+    Returns:
+        Shape (s,), s = 0 if there are none.
+    """
+    names = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    numbered = {int(found[1]): name for name in names if (found := re.fullmatch(r"<extra_id_(\d+)>", name))}
+    ordered = [numbered[number] for number in sorted(numbered)] or [str(t) for t in tokenizer.extra_special_tokens]
+    return np.array(tokenizer.convert_tokens_to_ids(ordered), dtype=np.int64)
 
 
 def to_text(tokenizer: PreTrainedTokenizerFast) -> tuple[str, dict[str, Any]]:

@@ -31,7 +31,8 @@ def network_inputs(network: PreTrainedModel, batch: Batch) -> dict[str, Any]:
     if "token_type_ids" in batch and takes(network, "token_type_ids"):
         inputs["token_type_ids"] = batch["token_type_ids"]
     if "decoder_input_ids" in batch:  # its padding is at the end, where no real token looks
-        inputs["decoder_input_ids"] = batch["decoder_input_ids"]
+        inputs["decoder_input_ids"] = batch["decoder_input_ids"].clone()
+        inputs["decoder_input_ids"][:, 0] = network.config.decoder_start_token_id
     if takes(network, "use_cache"):
         inputs["use_cache"] = False  # with a cache, packed documents see each other
     return inputs

@@ -95,12 +95,13 @@ def dimensions_of(config_class: type[PreTrainedConfig], wanted: Size) -> dict[st
     """
     fields = defaults(config_class)
     hidden = _present(config_class, ("hidden_size",))
-    layers, wide = _present(config_class, LAYERS), _present(config_class, FEED_FORWARD)
+    # None means "as many as the encoder has" or "as heads" or "hidden / heads": it holds when the user overrides these.
+    layers = [name for name in _present(config_class, LAYERS) if fields[name] is not None]
+    wide = _present(config_class, FEED_FORWARD)
     if not (hidden and wide and _present(config_class, LAYERS[:1])):
         return {}
     values = dict.fromkeys(hidden, wanted.hidden) | dict.fromkeys(layers, wanted.layers)
     values |= dict.fromkeys(_present(config_class, HEADS), wanted.heads) | dict.fromkeys(wide, wanted.feed_forward)
-    # None means "as many as heads" or "hidden / heads", which also holds when the user overrides these.
     values |= {name: wanted.heads for name in ("num_key_value_heads",) if fields.get(name) is not None}
     values |= {name: wanted.head_width for name in _present(config_class, ("head_dim",)) if fields[name] is not None}
     for name in (name for name in EMBEDDING if fields.get(name) is not None):

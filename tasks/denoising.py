@@ -1,0 +1,194 @@
+"""Denoising: BART's objective, text infilling and sentence permutation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import exp
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.infilling import Place, choose_spans, full_stops, infill, sentence_order
+from ptm_lightning.data.layout import Frame, LayOut, Pieces
+from ptm_lightning.data.module import TextData
+from ptm_lightning.data.noise import Bools
+from ptm_lightning.data.predict import Text
+from ptm_lightning.data.seq2seq import (
+    Ragged,
+    closed_frame,
+    flat_rows,
+    lay_out_closed,
+    prompt_batch,
+    prompts,
+    refuse_packed,
+    seq2seq_batch,
+    target_rows,
+)
+from ptm_lightning.data.show import decoded
+from ptm_lightning.data.store import TokenStore
+from ptm_lightning.data.words import WordTable
+from ptm_lightning.errors import UserError
+from ptm_lightning.generate import Generation, answer
+from ptm_lightning.task import Task
+from ptm_lightning.terms import Terms, token_terms
+
+
+@dataclass(frozen=True)
+class InfillCollate:
+    """Pieces of documents to a batch with BART's noise."""
+
+    store: TokenStore
+    frame: Frame
+    rate: float
+    mean_span: float
+    full_stops: Bools | None
+    """Which tokens end sentences, if these are permuted."""
+    words: WordTable
+    mask_id: int
+    pad_id: int
+    seed: int
+    evaluate: bool
+    """Sentences that training doesn't contain are marked."""
+
+    def __call__(self, pieces: Pieces) -> Batch:
+        """One batch."""
+        text = flat_rows(pieces, self.store, self.frame)
+        place = Place(text.row[text.content], text.draw, text.offset)
+        noised, original = text.ids.copy(), text.ids[text.content]
+        starts = self.words.starts(original) | (np.diff(place.row, prepend=-1) > 0)
+        if self.full_stops is not None:
+            order, begins = sentence_order(self.full_stops[original], place, self.seed)
+            noised[text.content] = original[order]
+            place, starts = place.at(order), starts[order] | begins
+        first = np.flatnonzero(starts)
+        at = place.at(first)
+        words = np.bincount(at.row)
+        spans = choose_spans(words, at, rate=self.rate, mean_span=self.mean_span, seed=self.seed)
+        inputs = Ragged(*infill(noised, text.row, text.content, starts, spans, self.mask_id))
+        counts = {"denoising": len(text.ids), "tokens": len(text.ids)}
+        batch = seq2seq_batch(inputs, Ragged(text.ids, text.row), pad_id=self.pad_id, counts=counts)
+        if self.evaluate and self.store.fresh is not None:
+            fresh = np.zeros(len(text.ids), dtype=np.bool_)
+            fresh[text.content] = self.store.fresh[text.offset]
+            batch["fresh"] = torch.from_numpy(fresh)
+        return batch
+
+
+class DenoisingData(TextData):
+    """Text with its sentences in another order and spans of words behind masks; the target is the whole text.
+
+    Spans are of whole words, with lengths from a Poisson distribution; each becomes a single mask, and one of no words
+    puts a mask in. A sentence ends at a token that ends in a full stop (or one of ! ? 。 and so on): a number such as
+    3.14 may be cut there, as in fairseq's code. The special tokens around a text stay where they are.
+
+    References:
+        - BART, 2019, https://arxiv.org/abs/1910.13461
+    """
+
+    mask_rate: float = 0.3
+    """Share of the words that are hidden."""
+    mean_span: float = 3.0
+    """Mean length of a span, in words."""
+    permute_sentences: bool = True
+    """Whether the sentences of a row are put in random order."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_packed(self.layout)
+        if not 0 < self.mask_rate < 1:
+            raise UserError(f"--data.mask_rate {self.mask_rate}: give a share between 0 and 1, such as 0.3")
+        if not 0 < self.mean_span <= 100:
+            raise UserError(f"--data.mean_span {self.mean_span}: give a number of words above 0, such as 3")
+
+    def setup(self, stage: str) -> None:
+        """Opens the stores; the tokenizer must have a mask token."""
+        super().setup(stage)
+        if self.hf_tokenizer.mask_token_id is None:
+            raise UserError(
+                "--data.tokenizer: the tokenizer has no mask token; take one that has, or --data.tokenizer train"
+            )
+
+    def make_frame(self) -> Frame:
+        """The tokenizer's own, closed by its end."""
+        return closed_frame(super().make_frame(), self.hf_tokenizer)
+
+    def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
+        """Rows that come to `max_length` uncorrupted, as the decoder says them."""
+        if (longest := self.max_length - len(self.frame)) < 2:
+            raise UserError(f"--data.max_length {self.max_length}: leaves no text to corrupt; give more, such as 128")
+        return partial(lay_out_closed, layout=self.layout, longest=longest, frame=self.frame)
+
+    def collator(self, store: TokenStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
+        """BART's noise."""
+        return InfillCollate(
+            store=store,
+            frame=self.frame,
+            rate=self.mask_rate,
+            mean_span=self.mean_span,
+            full_stops=full_stops(self.hf_tokenizer) if self.permute_sentences else None,
+            words=WordTable.of(self.hf_tokenizer),
+            mask_id=self.hf_tokenizer.mask_token_id,
+            pad_id=self.hf_tokenizer.pad_token_id,
+            seed=self.seed,
+            evaluate=evaluate,
+        )
+
+    def predict_batch(self, texts: list[Text]) -> Batch:
+        """Texts to restore, with or without masks."""
+        longest, mask = self.max_length - len(self.frame), self.hf_tokenizer.mask_token
+        coded = self.hf_tokenizer(
+            # a space before the mask would be a token of its own, as it never is in training
+            [text.text.replace(f" {mask}", str(mask)) for text in texts],
+            add_special_tokens=False,
+            truncation=True,
+            max_length=longest,
+        )
+        rows = [[*self.frame.before, *ids, *self.frame.after] for ids in coded["input_ids"]]
+        return prompt_batch(rows, texts, self.hf_tokenizer.pad_token_id)
+
+
+class Denoising(Task):
+    """BART's denoising, for any encoder-decoder that transformers knows.
+
+    References:
+        - BART, 2019, https://arxiv.org/abs/1910.13461
+    """
+
+    data_class: ClassVar[type[TextData]] = DenoisingData
+    auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
+
+    architecture: str = "bart"
+    """What to build from scratch when there is no backbone: a transformers model type."""
+
+    def terms(self, batch: Batch) -> Terms:
+        """Cross-entropy over the whole text, in nats; in evaluation also accuracy and the loss on new sentences."""
+        logits = self.logits_at_targets(batch).float()  # (N, vocabulary)
+        return token_terms("denoising", logits, batch, training=self.training)
+
+    def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
+        """Adds the perplexity."""
+        return metrics | {f"{prefix}/perplexity": exp(min(metrics[f"{prefix}/loss"], 700.0))}
+
+    def examples(self, batch: Batch) -> list[dict[str, str]]:
+        """Rows of a batch as text: what was asked, what is right, and what the model says."""
+        tokenizer = self.tokenizer()
+        assert tokenizer is not None
+        columns = {"input": prompts(batch), "target": target_rows(batch), "generated": self.answers(batch)}
+        return decoded(tokenizer, columns)
+
+    def answers(self, batch: Batch) -> list[list[int]]:
+        """What the model says to the encoder's rows, the most likely token each time."""
+        assert self.network is not None
+        return answer(self.network, prompts(batch), Generation(max_new_tokens=self._link.max_length))
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """Each text as the model would have it."""
+        tokenizer = self.tokenizer()
+        assert tokenizer is not None
+        answers = self.answers(batch)
+        return [
+            {"id": id_, "text": text, "prediction": str(tokenizer.decode(answer, skip_special_tokens=True))}
+            for (id_, text), answer in zip(batch["texts"], answers, strict=True)
+        ]
