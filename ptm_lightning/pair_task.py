@@ -62,10 +62,15 @@ class PairTask(Task, ABC):
         return f"Returns a {tokenizer.mask_token} of the given object." if tokenizer is not None else None
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
-        """Rows of a batch as text, with the targets and the best guesses for them."""
+        """Rows of a batch as text, with the targets and the labels and the best guesses for them."""
         tokenizer = self.tokenizer()
         assert tokenizer is not None
-        return masked_examples(self.logits_at_targets(batch).detach(), batch, tokenizer)
+        output = self._output(batch)
+        rows = masked_examples(_at_targets(output).detach(), batch, tokenizer)
+        pairs = zip(batch["labels"].tolist(), self.pair_logits(output).argmax(dim=-1).tolist(), strict=True)
+        return [
+            row | {self.pair_term: f"{label}, guessed {guess}"} for row, (label, guess) in zip(rows, pairs, strict=True)
+        ]
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """The best guesses for each mask token, and the text with the first ones filled in."""

@@ -88,7 +88,7 @@ class MaskCollate:
 
 
 class MaskedText(TextData, ABC):
-    """Text with masked tokens, whole words or spans: the data module that masked language models build on.
+    """Text with masked tokens, words, spans or n-grams: the data module that masked language models build on.
 
     References:
         - BERT, 2018, https://arxiv.org/abs/1810.04805

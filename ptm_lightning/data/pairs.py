@@ -165,20 +165,20 @@ class LayOutPairs:
         document = np.repeat(np.arange(len(start)), np.diff(sentences.first))
         split = uniform(self.seed, draw[document], sentences.begin, Purpose.SPLIT)
         negative = uniform(self.seed, draw[document], sentences.begin, Purpose.NEGATIVE) < 0.5
-        examples = cut_examples(sentences, target, split, negative & (not self.swapped))
-        at, middle, stop = examples
+        at, middle, stop = cut_examples(sentences, target, split, negative & (not self.swapped))
         begin, between, end = sentences.begin[at], sentences.begin[middle], sentences.end[stop - 1]
         segments = Segments(np.stack([begin, between], axis=1), np.stack([between - begin, end - between], axis=1))
         document, negative = document[at], negative[at]
         if self.swapped:
             columns = np.where(negative[:, None], [1, 0], [0, 1])
             segments = Segments(*(np.take_along_axis(column, columns, axis=1) for column in segments))
+            kept = self._order_shows(segments)
         else:
             true_length = sentences.end[middle] - between
             kept = self._replace_seconds(
                 segments, np.flatnonzero(negative), target[document], true_length, draw[document]
             )
-            segments, document, begin = Segments(*(column[kept] for column in segments)), document[kept], begin[kept]
+        segments, document, begin = Segments(*(column[kept] for column in segments)), document[kept], begin[kept]
         if len(start) and not len(begin):
             raise UserError(
                 f"--data: no pair of segments can be made of {len(start)} documents; give documents of several "
@@ -191,6 +191,14 @@ class LayOutPairs:
         short = uniform(self.seed, draw, start, Purpose.SHORT) < self.short_share
         drawn = 2 + (uniform(self.seed, draw, start, Purpose.SHORT_LENGTH) * (self.room - 1)).astype(np.int64)
         return np.where(short, drawn, self.room)
+
+    def _order_shows(self, segments: Segments) -> Bools:
+        """(r,) false where both segments hold the same text, so that swapping them changes nothing."""
+        differs: Bools = segments.length[:, 0] != segments.length[:, 1]
+        (rows,) = np.nonzero(~differs)
+        first, second = segments.start[rows].T
+        differs[rows] = ~_equal(self.store.tokens, first, second, segments.length[rows, 0])
+        return differs
 
     def _replace_seconds(self, segments: Segments, rows: Ints, target: Ints, true_length: Ints, draw: Ints) -> Bools:
         """Puts whole sentences of other documents of the store, from a random one on, into the place of some seconds.

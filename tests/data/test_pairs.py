@@ -243,6 +243,17 @@ def test_documents_without_a_pair_are_refused(store: TokenStore) -> None:
         laid_out(single)
 
 
+def test_segments_of_the_same_text_have_no_order(tmp_path: Path) -> None:
+    texts = ["The same again. " * 2, "The same again. And another. " * 2, *ENGLISH[:20]]
+    build_store(texts, raw(train_tokenizer(texts, "wordpiece", 300, 64)), tmp_path / "s", sentence_starts=True)
+    store = TokenStore.open(tmp_path / "s")
+    for draw in range(10):
+        pieces = laid_out(store, draw, swapped=True)
+        ends = pieces.start + pieces.length
+        segments = [store.tokens[a:b].tolist() for a, b in zip(pieces.start, ends, strict=True)]
+        assert all(first != second for first, second in zip(segments[::2], segments[1::2], strict=True))
+
+
 def test_no_documents_give_no_rows(store: TokenStore) -> None:
     none = np.zeros(0, dtype=np.int64)
     assert not len(maker(store)(none, none, none).row)

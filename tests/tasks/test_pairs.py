@@ -121,6 +121,14 @@ def test_metrics_have_both_losses_and_accuracies(corpus: Path, tmp_path: Path):
     assert metrics["val/loss"] == pytest.approx(metrics["val/mlm_loss"] + metrics["val/nsp_loss"])
 
 
+def test_examples_show_labels_and_guesses(corpus: Path, tmp_path: Path):
+    task, data = prepared(NextSentence, corpus, tmp_path)
+    batch = next(iter(data.val_dataloader()))
+    rows = task.eval().examples(batch)
+    assert [row["nsp"][0] for row in rows] == [str(label) for label in batch["labels"].tolist()]
+    assert all(row["nsp"][1:-1] == ", guessed " for row in rows)
+
+
 def test_rows_are_new_each_epoch_and_the_same_in_validation(corpus: Path, tmp_path: Path):
     _, data = prepared(NextSentence, corpus, tmp_path)
     rows = [data.plan.chunk(epoch, 0).pieces.start.tolist() for epoch in (0, 1)]
