@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from ptm_lightning.tasks import MaskedLM, ReplacedTokenData, ReplacedTokenDetection, replaced_token
+from ptm_lightning.tasks import ReplacedTokenData, ReplacedTokenDetection, replaced_token
 from ptm_lightning.tasks.replaced_token import generator_config, sample_tokens
 from torch import Tensor
 from transformers import (
@@ -361,16 +361,3 @@ def test_a_generator_whose_heads_do_not_fit_is_refused():
         generator_config(ElectraConfig(hidden_size=256), 129 / 256)
     with pytest.raises(UserError, match="a generator 0 wide"):
         generator_config(ElectraConfig(hidden_size=256), 0.001)
-
-
-def test_a_task_without_auxiliary_networks_says_so(corpus: Path, tmp_path: Path):
-    data = MaskedLM.data_class(train=[str(corpus)], vocab_size=600, max_length=48, validation_share=0.1)
-    trainer = Trainer(
-        max_steps=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
-        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0, default_root_dir=tmp_path,
-    )  # fmt: skip
-    trainer.fit(MaskedLM(overrides=TINY), data)
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match="--auxiliary: MaskedLM has no network beside the one that is exported"):
-        export(tmp_path / "last.ckpt", tmp_path / "model", MaskedLM, auxiliary=True)
-    assert not (tmp_path / "model").exists()
