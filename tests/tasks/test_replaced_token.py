@@ -203,6 +203,15 @@ def test_samples_follow_the_distribution():
         torch.testing.assert_close(shares, (logits / temperature).softmax(0), atol=1e-4, rtol=0)
 
 
+def test_chances_are_uniform_among_the_targets(corpus: Path, tmp_path: Path):
+    """Not so if they came from the numbers that choose the targets."""
+    _, data = prepared(corpus, tmp_path)
+    chances = torch.cat([batch["chances"] for batch in data.train_dataloader()])
+    counts = torch.histc(chances.double(), bins=4, min=0, max=2**30)
+    assert len(chances) > 1000
+    torch.testing.assert_close(counts / len(chances), torch.full_like(counts, 0.25), atol=0.04, rtol=0)
+
+
 def test_samples_are_in_range_and_possible():
     ends = torch.tensor([0, 2**30 - 1])
     possible = torch.full((2, 9), -torch.inf)
