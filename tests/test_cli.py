@@ -150,6 +150,14 @@ def test_export_of_the_last_checkpoint(trained: Path, here: Path):
     assert (here / "folder" / "model.safetensors").exists()
 
 
+def test_export_of_auxiliary_networks_where_there_are_none(
+    trained: Path, here: Path, capfd: pytest.CaptureFixture[str]
+):
+    assert main(["export", "--run_dir", str(trained), "--auxiliary", "--output", "folder"]) == 2
+    assert "error: --auxiliary: MaskedLM has no network beside the one that is exported" in capfd.readouterr().err
+    assert not (here / "folder").exists()
+
+
 def test_init_from_takes_the_weights(trained: Path, here: Path, corpus: Path):
     checkpoint = next((trained / "checkpoints").glob("*.ckpt"))
     assert fit(corpus, "--init_from", str(checkpoint), "--trainer.max_steps=1", "--run_dir=run") == 0

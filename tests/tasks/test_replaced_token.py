@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from ptm_lightning.tasks import MaskedLM, ReplacedTokenData, ReplacedTokenDetection, replaced_token
+from ptm_lightning.tasks import ReplacedTokenData, ReplacedTokenDetection, replaced_token
 from ptm_lightning.tasks.replaced_token import generator_config, sample_tokens
 from torch import Tensor
 from transformers import (
@@ -203,6 +203,15 @@ def test_samples_follow_the_distribution():
         torch.testing.assert_close(shares, (logits / temperature).softmax(0), atol=1e-4, rtol=0)
 
 
+def test_chances_are_uniform_among_the_targets(corpus: Path, tmp_path: Path):
+    """Not so if they came from the numbers that choose the targets."""
+    _, data = prepared(corpus, tmp_path)
+    chances = torch.cat([batch["chances"] for batch in data.train_dataloader()])
+    counts = torch.histc(chances.double(), bins=4, min=0, max=2**30)
+    assert len(chances) > 1000
+    torch.testing.assert_close(counts / len(chances), torch.full_like(counts, 0.25), atol=0.04, rtol=0)
+
+
 def test_samples_are_in_range_and_possible():
     ends = torch.tensor([0, 2**30 - 1])
     possible = torch.full((2, 9), -torch.inf)
@@ -361,16 +370,3 @@ def test_a_generator_whose_heads_do_not_fit_is_refused():
         generator_config(ElectraConfig(hidden_size=256), 129 / 256)
     with pytest.raises(UserError, match="a generator 0 wide"):
         generator_config(ElectraConfig(hidden_size=256), 0.001)
-
-
-def test_a_task_without_auxiliary_networks_says_so(corpus: Path, tmp_path: Path):
-    data = MaskedLM.data_class(train=[str(corpus)], vocab_size=600, max_length=48, validation_share=0.1)
-    trainer = Trainer(
-        max_steps=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
-        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0, default_root_dir=tmp_path,
-    )  # fmt: skip
-    trainer.fit(MaskedLM(overrides=TINY), data)
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match="--auxiliary: MaskedLM has no network beside the one that is exported"):
-        export(tmp_path / "last.ckpt", tmp_path / "model", MaskedLM, auxiliary=True)
-    assert not (tmp_path / "model").exists()
