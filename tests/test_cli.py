@@ -232,7 +232,7 @@ def test_dry_run_leaves_nothing(here: Path, corpus: Path):
     assert not (here / "runs").exists()
 
 
-@pytest.mark.parametrize("preset", [name for name in preset_names() if name not in ("base", "evaluate")])
+@pytest.mark.parametrize("preset", [name for name in preset_names() if name not in ("base", "evaluate", "predict")])
 def test_every_preset_trains(here: Path, corpus: Path, preset: str):
     presets = ["--config", "default", "--config", preset] if preset == "wandb" else ["--config", preset]
     limits = ["--trainer.max_steps=2", "--run_dir=run"]
