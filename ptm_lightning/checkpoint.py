@@ -138,10 +138,27 @@ def record_of(checkpoint: Mapping[str, Any], source: str | Path = "the checkpoin
     """
     ours = checkpoint.get(KEY)
     if not isinstance(ours, dict) or not isinstance(ours.get("format"), int):
-        raise UserError(f"{source}: was not written by ptm_lightning")
+        raise UserError(
+            f"{source}: was not written by ptm_lightning; take a run's, or a transformers folder as --model.backbone"
+        )
     if ours["format"] > FORMAT:
         raise UserError(f"{source}: was written by a newer version of ptm_lightning; upgrade to read it")
     return ours
+
+
+def load_weights(module: torch.nn.Module, checkpoint: Mapping[str, Any], source: str | Path) -> None:
+    """Puts a checkpoint's weights into a task.
+
+    Raises:
+        UserError: They are another task's.
+    """
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise UserError(
+            f"{source}: the weights of its {checkpoint[KEY]['task']} don't fit {type(module).__name__}; "
+            "export it and give the folder as --model.backbone"
+        ) from error
 
 
 @dataclass(frozen=True)

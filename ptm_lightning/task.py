@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
-from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint
+from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint, load_weights, record_of
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.noise import Purpose, hash64
 from ptm_lightning.data.tokenizer import from_text, load_tokenizer
@@ -171,13 +171,7 @@ class Task(LightningModule):
         saved = load_checkpoint(checkpoint)
         self.link = Link(**saved[KEY]["link"])
         self.configure_model()
-        try:
-            self.load_state_dict(saved["state_dict"])
-        except RuntimeError as error:
-            raise UserError(
-                f"{checkpoint}: the weights of its {saved[KEY]['task']} don't fit {type(self).__name__}; "
-                "export it and give the folder as --model.backbone"
-            ) from error
+        load_weights(self, saved, checkpoint)
 
     # Training
 
@@ -290,11 +284,7 @@ class Task(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on from a checkpoint, or is built from it."""
-        if KEY not in checkpoint:
-            raise UserError(
-                "the checkpoint was not written by ptm_lightning; give one of a run, or a folder as --model.backbone"
-            )
-        record = checkpoint[KEY]
+        record = record_of(checkpoint)
         self.link = self.link or Link(**record["link"])
         self.tokens_seen = record["tokens_seen"]
         self.running_sums.restore(record["running_sums"], self.device)

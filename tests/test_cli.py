@@ -147,9 +147,11 @@ def test_export_of_the_last_checkpoint(trained: Path, here: Path):
     assert (here / "folder" / "model.safetensors").exists()
 
 
-def test_init_from_takes_the_weights(trained: Path, here: Path, corpus: Path):
-    checkpoint = next((trained / "checkpoints").glob("*.ckpt"))
-    assert fit(corpus, "--init_from", str(checkpoint), "--trainer.max_steps=1", "--run_dir=run") == 0
+@pytest.mark.parametrize("what", ["a run", "a checkpoint"])
+def test_init_from_takes_the_weights(what: str, trained: Path, here: Path, corpus: Path):
+    source = trained if what == "a run" else next((trained / "checkpoints").glob("*.ckpt"))
+    arguments = ["fit", "--model", "MaskedLM", "--data.train", str(corpus), *SIZE[1:], "--init_from", str(source)]
+    assert main([*arguments, "--trainer.max_steps=1", "--run_dir=run"]) == 0
     first = [float(row["value"]) for row in metrics(trained) if row["metric"] == "val/loss"]
     begun = [float(row["value"]) for row in metrics(here / "run") if row["metric"] == "val/loss"]
     assert begun[0] < first[0]
