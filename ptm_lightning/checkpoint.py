@@ -159,7 +159,9 @@ def record_of(checkpoint: Mapping[str, Any], source: str | Path = "the checkpoin
     """
     ours = checkpoint.get(KEY)
     if not isinstance(ours, dict) or not isinstance(ours.get("format"), int):
-        raise UserError(f"{source}: was not written by ptm_lightning")
+        raise UserError(
+            f"{source}: was not written by ptm_lightning; take a run's, or a transformers folder as --model.backbone"
+        )
     if ours["format"] > FORMAT:
         raise UserError(f"{source}: was written by a newer version of ptm_lightning; upgrade to read it")
     return ours

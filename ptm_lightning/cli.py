@@ -2,11 +2,9 @@
 
 import argparse
 import json
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
@@ -24,6 +22,7 @@ from ptm_lightning.log import say, set_up_logging
 from ptm_lightning.manual import first_line, print_help
 from ptm_lightning.models.kernels import prepare_cpu
 from ptm_lightning.plugins import find_class, load_plugins, subclasses
+from ptm_lightning.predictions import write_predictions
 from ptm_lightning.presets import CLASS, preset_names, read_layer
 from ptm_lightning.run import (
     newest,
@@ -97,8 +96,9 @@ def _run_and_checkpoint(own: argparse.Namespace) -> tuple[Path, Path]:
 
 def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
     """Validates, tests or predicts with a run's model, or with a backbone."""
+    base = "predict" if command == "predict" else "evaluate"
     if own.config or own.model:
-        line, _ = parse(layers_of(own, base="evaluate"), own, _with_texts(own, rest), "")
+        line, _ = parse(layers_of(own, base=base), own, _with_texts(own, rest), "")
     else:
         folder, checkpoint = _run_and_checkpoint(own)
         stored = read_config(folder)
@@ -111,12 +111,12 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
             "data": stored["data"],
             "trainer": {"precision": stored["trainer"]["precision"]},
         }
-        line, _ = parse(layers_of(own, kept, base="evaluate"), own, _with_texts(own, rest), str(folder))
+        line, _ = parse(layers_of(own, kept, base=base), own, _with_texts(own, rest), str(folder))
         line.model.start_from(checkpoint)
     task = line.model
     prepare_cpu("auto", allocator=True)
     if command == "predict":
-        _write_predictions(line.trainer.predict(task, line.datamodule), own.output)
+        write_predictions(line.trainer, task, line.datamodule, own.output)
     else:
         verb = line.trainer.validate if command == "validate" else line.trainer.test
         metrics = verb(task, line.datamodule, verbose=False)[0]
@@ -128,15 +128,6 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
 def _with_texts(own: argparse.Namespace, rest: list[str]) -> list[str]:
     texts = getattr(own, "text", None)
     return [*rest, f"--data.text={json.dumps(texts)}"] if texts else rest
-
-
-def _write_predictions(batches: Any, output: str | None) -> None:
-    lines = [json.dumps(result, ensure_ascii=False) + "\n" for batch in batches for result in batch]
-    if output is None:
-        sys.stdout.writelines(lines)
-    else:
-        Path(output).write_text("".join(lines), encoding="utf-8")
-        print(f"{len(lines)} predictions in {output}", file=sys.stderr)
 
 
 def export_run(own: argparse.Namespace) -> int:

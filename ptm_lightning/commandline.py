@@ -3,7 +3,6 @@
 import argparse
 import inspect
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, NoReturn
@@ -13,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ptm_lightning.data.module import TextData
-from ptm_lightning.errors import UserError, suggest
+from ptm_lightning.errors import UserError, readable, suggest
 from ptm_lightning.log import say
 from ptm_lightning.plugins import find_class
 from ptm_lightning.presets import CLASS, Layer, fill_in, merge, put_back
@@ -22,15 +21,6 @@ from ptm_lightning.task import Task
 OWN_KEYS = ("seed", "max_tokens", "max_hours", "init_from")
 """Top-level keys of a configuration that aren't Lightning's."""
 SECTIONS = ("model", "data", "trainer")
-TYPES = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "a text",
-    "dict": "names with values",
-    "tuple": "a number for each",
-}
-"""Of arguments, in words."""
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -98,7 +88,12 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="go on where a run stopped (default: the newest unfinished one)",
     )
-    add("--init_from", metavar="PATH", help="start from the weights of a run or checkpoint")
+    add(
+        "--init_from",
+        metavar="RUN_OR_FILE",
+        help="start from the weights and tokenizer of a run's best checkpoint, or of a checkpoint file "
+        "(of a transformers folder or the hub: --model.backbone)",
+    )
     add("--max_tokens", type=_number, metavar="N", help="end after this many tokens (20e6)")
     add(
         "--max_hours",
@@ -261,22 +256,6 @@ class CommandLine(LightningCLI):
         """Every argument of the task, the data and the trainer, as plain values."""
         self._dump_config()
         return {section: self.config_dump[section] for section in SECTIONS}
-
-
-def readable(message: str) -> str:
-    """What jsonargparse says in many lines, in one: the flag, the value, and what to give instead."""
-    key = re.search(r'(?:Parser key|Option) "([\w.]+)"', message)
-    value = re.search(r"(?:Given|Got) value: (.*)\s*\Z", message)
-    if key is None or value is None:
-        return " ".join(message.split())
-    start = f"--{key[1]} {value[1]}:"
-    if "import path" in message:
-        return f"{start} no such class (python -m ptm_lightning list)"
-    wanted = []
-    for kind, names in re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", message):
-        if kind != "NoneType":
-            wanted.append(names.replace("'", "") if names else TYPES.get(kind, f"a {kind}"))
-    return f"{start} give {' or '.join(wanted)}"
 
 
 def parse(

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ptm_lightning.checkpoint import newest_valid, step_files
+from ptm_lightning.checkpoint import best, newest_valid, step_files
 from ptm_lightning.commandline import parse
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
@@ -56,6 +56,7 @@ LIMITS_AND_LOGGING = (
     "data.test",
 )
 """Settings that may differ on resume."""
+NETWORK_FLAGS = ("--model.backbone", "--model.architecture", "--model.size", "--model.overrides")
 
 
 def layers_of(own: argparse.Namespace, stored: Mapping[str, Any] | None = None, base: str = "base") -> list[Layer]:
@@ -140,7 +141,11 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     kernels = _prepare_kernels(stored_environment.get("kernels", {}).get("matmul", "auto"))
     checkpoint = _checkpoint_to_resume(folder) if stored else None
     if config.get("init_from") and checkpoint is None:
-        task.start_from(Path(config["init_from"]))
+        if own_network := next((flag for flag in rest if flag.startswith(NETWORK_FLAGS)), None):
+            raise UserError(
+                f"{own_network.partition('=')[0]}: --init_from brings its own network; leave one of them out"
+            )
+        task.start_from(_weights_file(config["init_from"]))
     now = environment(trainer.precision, trainer.world_size) | {"kernels": kernels}
     if changed := differences(stored_environment, now) if stored_environment else []:
         say(f"continues, not bit-identical: {'; '.join(changed)}")
@@ -170,6 +175,20 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     if trainer.is_global_zero:
         print_summary(folder, task, data)
     return 0
+
+
+def _weights_file(name: str) -> Path:
+    """The checkpoint that --init_from names: a file, or the best one of a run folder."""
+    path = Path(name).expanduser()
+    if (path / "config.json").exists():
+        raise UserError(f"--init_from {name}: is a transformers folder; give it as --model.backbone")
+    if path.is_dir():
+        if found := best(path / "checkpoints"):
+            return found
+        raise UserError(f"--init_from {name}: the folder is no run with a checkpoint")
+    if not path.exists():
+        raise UserError(f"--init_from {name}: no such run folder or checkpoint; a model on the hub is --model.backbone")
+    return path
 
 
 def _prepare_kernels(matmul: Any) -> dict[str, str]:

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
-from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint, load_weights
+from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint, load_weights, record_of
 from ptm_lightning.data.batch import Batch, other_documents
 from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
@@ -292,11 +292,7 @@ class Task(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on from a checkpoint, or is built from it."""
-        if KEY not in checkpoint:
-            raise UserError(
-                "the checkpoint was not written by ptm_lightning; give one of a run, or a folder as --model.backbone"
-            )
-        record = checkpoint[KEY]
+        record = record_of(checkpoint)
         self.link = self.link or Link(**record["link"])
         self.tokens_seen = record["tokens_seen"]
         self.running_sums.restore(record["running_sums"], self.device)

@@ -158,9 +158,11 @@ def test_export_of_auxiliary_networks_where_there_are_none(
     assert not (here / "folder").exists()
 
 
-def test_init_from_takes_the_weights(trained: Path, here: Path, corpus: Path):
-    checkpoint = next((trained / "checkpoints").glob("*.ckpt"))
-    assert fit(corpus, "--init_from", str(checkpoint), "--trainer.max_steps=1", "--run_dir=run") == 0
+@pytest.mark.parametrize("what", ["a run", "a checkpoint"])
+def test_init_from_takes_the_weights(what: str, trained: Path, here: Path, corpus: Path):
+    source = trained if what == "a run" else next((trained / "checkpoints").glob("*.ckpt"))
+    arguments = ["fit", "--model", "MaskedLM", "--data.train", str(corpus), *DATA, "--init_from", str(source)]
+    assert main([*arguments, "--trainer.max_steps=1", "--run_dir=run"]) == 0
     first = [float(row["value"]) for row in metrics(trained) if row["metric"] == "val/loss"]
     begun = [float(row["value"]) for row in metrics(here / "run") if row["metric"] == "val/loss"]
     assert begun[0] < first[0]
@@ -243,7 +245,7 @@ def test_dry_run_leaves_nothing(here: Path, corpus: Path):
     assert not (here / "runs").exists()
 
 
-@pytest.mark.parametrize("preset", [name for name in preset_names() if name not in ("base", "evaluate")])
+@pytest.mark.parametrize("preset", [name for name in preset_names() if name not in ("base", "evaluate", "predict")])
 def test_every_preset_trains(here: Path, corpus: Path, preset: str):
     presets = ["--config", "default", "--config", preset] if preset == "wandb" else ["--config", preset]
     model = merge(read_layer(name).values for name in presets[1::2])["model"]

@@ -21,7 +21,8 @@ DATA = ["--data.vocab_size=600", "--data.max_length=32", "--data.batch_tokens=51
 
 
 def fit(corpus: Path, *more: str) -> int:
-    network = [] if "--model.backbone" in more else [NETWORK]
+    brought = any(flag.startswith(("--model.backbone", "--init_from")) for flag in more)
+    network = [] if brought else [NETWORK]
     return main(["fit", "--model", "MaskedLM", "--data.train", str(corpus), *network, *DATA, *more])
 
 
@@ -71,7 +72,7 @@ def write_bad(path: Path) -> None:
 
 BAD = {
     "code": "carries Python code, which is never run; make it again without",
-    "foreign": "was not written by ptm_lightning",
+    "foreign": "was not written by ptm_lightning; take a run's, or a transformers folder as --model.backbone",
     "junk": "is damaged or no checkpoint at all; use another one, --resume takes the newest valid one",
     "missing": "no such checkpoint",
 }
@@ -88,9 +89,31 @@ def test_a_bad_checkpoint(command: str, bad: str, here: Path, corpus: Path, capf
     else:
         more = {"predict": ["--text", "a [MASK]"], "export": ["--output", "model"]}.get(command, [])
         assert main([command, "--run_dir", "run", "--checkpoint", file, *more]) == 2
-    assert last_line(capfd) == f"error: {file}: {BAD[bad]}"
+    message = f"{file}: {BAD[bad]}"
+    if (command, bad) == ("fit", "missing"):
+        message = f"--init_from {file}: no such run folder or checkpoint; a model on the hub is --model.backbone"
+    assert last_line(capfd) == f"error: {message}"
     assert contents(here) == before
     assert not (here / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--init_from=run/model"], "--init_from run/model: is a transformers folder; give it as --model.backbone"),
+        (["--init_from=run/checkpoints"], "--init_from run/checkpoints: the folder is no run with a checkpoint"),
+        (
+            ["--init_from=run", "--model.size=mini"],
+            "--model.size: --init_from brings its own network; leave one of them out",
+        ),
+    ],
+)
+def test_init_from_something_else(
+    arguments: list[str], message: str, here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]
+):
+    assert fit(corpus, "--run_dir=new", *arguments) == 2
+    assert last_line(capfd) == f"error: {message}"
+    assert not (here / "new").exists()
 
 
 def test_resume_skips_a_damaged_checkpoint_by_name(here: Path, capfd: pytest.CaptureFixture[str]):

@@ -118,6 +118,27 @@ def _jsonl(path: Path, where: str) -> Placed:
     return _json_lines(enumerate(_lines(path, where), 1), where)
 
 
+def read_stream(lines: Iterable[bytes], where: str, text_column: str) -> Placed:
+    """Rows of a stream, each when it comes: a line that begins with { is a JSON object, any other is a text.
+
+    Args:
+        lines: With their ends; blank ones don't count.
+        where: The beginning of error messages.
+        text_column: What the text of a plain line is called.
+
+    Returns:
+        An iterator of (line number, row).
+
+    Raises:
+        UserError: While iterating, for lines that are broken or not UTF-8.
+    """
+    for number, line in enumerate(lines, 1):
+        if line.startswith(b"{"):
+            yield from _json_lines([(number, line)], where)
+        elif not line.isspace():
+            yield number, {text_column: _decode(line, number, where).removesuffix("\n")}
+
+
 def _begins_json_lines(line: bytes) -> bool:
     """Whether a file's first line is a row, rather than the beginning of one value that fills the file."""
     try:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal, dataclass_transform
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
@@ -17,7 +16,7 @@ from ptm_lightning.data.corpus import CorpusSettings, prepare_corpus
 from ptm_lightning.data.layout import Frame, LayOut, Layout, Pieces, lay_out
 from ptm_lightning.data.loader import Batches, Share, StepLoader, data_loader
 from ptm_lightning.data.plan import Plan
-from ptm_lightning.data.predict import Text, predict_texts
+from ptm_lightning.data.predict import PredictLoader, Text, predict_texts
 from ptm_lightning.data.show import show_row
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import Algorithm, frame, to_text
@@ -27,6 +26,8 @@ from ptm_lightning.link import Link
 from ptm_lightning.log import say
 
 SPECIAL_ROLES = ("pad", "mask", "cls", "sep", "bos", "eos", "unk")
+PREDICT_ROWS = 32
+"""Texts of a batch to predict for, where batch_size doesn't say it."""
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
@@ -44,7 +45,7 @@ class TextData(LightningDataModule):
     test: list[str] | None = None
     """Sources to test on."""
     predict: list[str] | None = None
-    """Sources to predict for."""
+    """Sources to predict for; - is standard input, lines of text or JSON rows (batch_size 1 answers each at once)."""
     text: list[str] | None = None
     """Texts to predict for, given right here."""
     tokenizer: str | None = None
@@ -176,12 +177,12 @@ class TextData(LightningDataModule):
             raise UserError("--data.test: no source given")
         return self._evaluation(self.corpus.test)
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> PredictLoader:
         """The texts to predict for, in their order."""
-        texts = predict_texts(self.predict, self.text, self.split_text, self.columns)
-        size = self.batch_size or 32
-        batches = [texts[i : i + size] for i in range(0, len(texts), size)]
-        return DataLoader(batches, batch_size=None, collate_fn=self.predict_batch)  # type: ignore[arg-type]
+        trainer = self._trainer
+        texts = partial(predict_texts, self.predict, self.text, self.split_text, self.columns)
+        size = self.batch_size or PREDICT_ROWS
+        return PredictLoader(texts, self.predict_batch, size, trainer.global_rank, trainer.world_size)
 
     # The plan
 

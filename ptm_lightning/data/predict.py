@@ -1,6 +1,8 @@
-"""Texts to predict for, with the ids their predictions are known by."""
+"""Texts to predict for, with the ids their predictions are known by, read as they are needed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -9,6 +11,9 @@ from transformers import PreTrainedTokenizerFast
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.sources import read, resolve
 from ptm_lightning.errors import UserError
+
+FOREVER = 2**31
+"""Batches of a stream whose end isn't known."""
 
 
 class Text(NamedTuple):
@@ -24,14 +29,42 @@ def predict_texts(
     texts: list[str] | None,
     split_text: Literal["blank_line", "line"],
     columns: Mapping[str, str] | None,
-) -> list[Text]:
-    """All inputs, in order: the texts given right here, then those of the sources."""
-    rows: list[dict[str, Any]] = [{"text": text} for text in texts or ()]
-    for source in resolve(sources or (), "--data.predict"):
-        rows += read(source, "--data.predict", split_text=split_text, columns=columns)
-    if not rows:
-        raise UserError('--data.predict: nothing to predict for; give --text "..." or a source')
-    return [Text(str(row.get("id", i)), row["text"]) for i, row in enumerate(rows)]
+) -> Iterator[Text]:
+    """All inputs, in order: the texts given right here, then those of the sources.
+
+    Raises:
+        UserError: There is none; or, while iterating, one can't be read.
+    """
+    flag = "--data.predict"
+    found = resolve(sources or (), flag)
+    read_rows = (read(source, flag, split_text=split_text, columns=columns) for source in found)
+    rows: Iterator[dict[str, Any]] = chain(({"text": text} for text in texts or ()), chain.from_iterable(read_rows))
+    i = -1
+    for i, row in enumerate(rows):
+        yield Text(str(row.get("id", i)), row["text"])
+    if i < 0:
+        raise UserError(f'{flag}: nothing to predict for; give --text "..." or a source')
+
+
+@dataclass(frozen=True)
+class PredictLoader:
+    """Batches of texts, read when they are asked for."""
+
+    texts: Callable[[], Iterable[Text]]
+    collate: Callable[[list[Text]], Batch]
+    size: int
+    rank: int = 0
+    processes: int = 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        """This process's batches, in order."""
+        texts = iter(self.texts())
+        chunks = iter(lambda: list(islice(texts, self.size)), [])
+        return map(self.collate, islice(chunks, self.rank, None, self.processes))
+
+    def __len__(self) -> int:
+        """Without a length Lightning would read one batch ahead, and a dialogue over a pipe would stand still."""
+        return FOREVER
 
 
 def text_batch(texts: list[Text], tokenizer: PreTrainedTokenizerFast, max_length: int) -> Batch:

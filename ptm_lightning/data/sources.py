@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from ptm_lightning.data.builtin import BUILTIN
-from ptm_lightning.data.formats import READERS, SUPPORTED, Place, Placed, Row, SplitText, format_of, read_file
+from ptm_lightning.data.formats import (
+    READERS,
+    SUPPORTED,
+    Place,
+    Placed,
+    Row,
+    SplitText,
+    format_of,
+    read_file,
+    read_stream,
+)
 from ptm_lightning.errors import UserError, suggest
 
 __all__ = ["Row", "Source", "content_key", "fingerprint", "read", "resolve"]
@@ -28,7 +38,7 @@ class Source:
     """What the user wrote."""
     files: tuple[Path, ...]
     """The files in the order they are read; empty for the hub and the built-in text."""
-    kind: Literal["files", "hub", "builtin"]
+    kind: Literal["files", "hub", "builtin", "stdin"]
 
 
 def resolve(names: Sequence[str], flag: str) -> list[Source]:
@@ -36,7 +46,8 @@ def resolve(names: Sequence[str], flag: str) -> list[Source]:
 
     Args:
         names: Each a file, a folder (its supported files, recursively, sorted, hidden ones left out), a glob (sorted;
-            `**` reaches subfolders), `builtin:NAME`, or a data set on the hub, `owner/name` or `owner/name:config`.
+            `**` reaches subfolders), `builtin:NAME`, or a data set on the hub, `owner/name` or `owner/name:config`;
+            behind --data.predict also `-`, standard input.
         flag: The flag they stand behind, for messages.
 
     Returns:
@@ -75,7 +86,8 @@ def read(
     Raises:
         UserError: While iterating, with the flag, file and line, for data that can't be read or lack a column.
     """
-    for where, rows, named in _parts(source, flag, split_text, hub_split):
+    text_column = (columns or {}).get("text", "text")
+    for where, rows, named in _parts(source, flag, split_text, hub_split, text_column):
         mapping = dict(columns or {}) if named else {}
         # Names and not the mapping alone: a column that the user renamed must be there, required or not.
         wanted = {name: mapping.get(name, name) for name in (*required, *mapping)}
@@ -132,6 +144,10 @@ def _resolve_one(name: str, flag: str) -> Source:
                 f"{flag}: no built-in text '{name}'; {suggest(name, [f'builtin:{key}' for key in BUILTIN])}"
             )
         return Source(name, (), "builtin")
+    if name == "-":
+        if flag != "--data.predict":
+            raise UserError(f"{flag}: standard input can't be read twice; write it to a file first")
+        return Source(name, (), "stdin")
     if not name.strip():
         raise UserError(f"{flag}: an empty name; give a file, a folder, a glob, a data set's name or builtin:python")
     path = Path(os.path.expanduser(name))
@@ -200,12 +216,17 @@ def _nearest(path: Path) -> Path | None:
     return folder / near[0] if near else None
 
 
-def _parts(source: Source, flag: str, split_text: SplitText, hub_split: str) -> Iterator[tuple[str, Placed, bool]]:
+def _parts(
+    source: Source, flag: str, split_text: SplitText, hub_split: str, text_column: str
+) -> Iterator[tuple[str, Placed, bool]]:
     """(beginning of messages, placed rows, whether the user names the columns) of each file."""
     if source.kind == "builtin":
         yield f"{flag}: {source.name}", _numbered(BUILTIN[source.name.removeprefix("builtin:")]()), False
     elif source.kind == "hub":
         yield f"{flag}: {source.name}", _numbered(_hub_rows(source.name, flag, hub_split)), True
+    elif source.kind == "stdin":
+        where = f"{flag}: standard input"
+        yield where, read_stream(sys.stdin.buffer, where, text_column), True
     for path in source.files:
         where = f"{flag}: {path}"
         yield where, read_file(path, where, split_text), format_of(path) != ".txt"

@@ -1,0 +1,83 @@
+"""Predictions as JSON lines, written as they come: in the inputs' order, with as much memory as one batch needs."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ptm_lightning.data.module import TextData
+from ptm_lightning.errors import UserError
+from ptm_lightning.files import sync_folder
+from ptm_lightning.log import say
+from ptm_lightning.task import Task
+
+
+class _JSONLines(Callback):
+    """Writes each batch's predictions when they are there."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+        self.count = 0
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in outputs)
+        self.file.flush()
+        self.count += len(outputs)
+
+
+def write_predictions(trainer: Trainer, task: Task, data: TextData, output: str | None) -> None:
+    """Predicts, and writes a line for each input.
+
+    Args:
+        trainer: Of one process.
+        task: With its weights.
+        data: With what to predict for.
+        output: A file, which appears when it is complete; until then it is called `<output>.partial`. None is the
+            screen.
+
+    Raises:
+        UserError: There are several processes, the file can't be written, or an input can't be read.
+    """
+    if trainer.world_size > 1:
+        raise UserError(f"--trainer.devices {trainer.world_size}: predictions are written by one process; give 1")
+    if output is None:
+        _predict(trainer, task, data, _JSONLines(sys.stdout))
+        return
+    path = Path(output)
+    if path.is_dir():
+        raise UserError(f"--output {output}: is a folder; name a file")
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.touch()
+    except OSError as error:
+        raise UserError(f"--output {output}: can't be written ({error.strerror}); name another file") from None
+    with open(partial, "w", encoding="utf-8") as file:
+        writer = _JSONLines(file)
+        try:
+            _predict(trainer, task, data, writer)
+        except BaseException:
+            if writer.count:
+                say(f"the first {writer.count} predictions are in {partial}")
+            else:
+                partial.unlink()
+            raise
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    sync_folder(path.parent)
+    print(f"{writer.count} predictions in {output}", file=sys.stderr)
+
+
+def _predict(trainer: Trainer, task: Task, data: TextData, writer: _JSONLines) -> None:
+    trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+    trainer.predict(task, data, return_predictions=False)
