@@ -2,5 +2,6 @@
 
 from .causal_lm import CausalLM, CausalLMData
 from .masked_lm import MaskedLM, MaskedLMData
+from .permutation_lm import PermutationLM, PermutationLMData
 
-__all__ = ["CausalLM", "CausalLMData", "MaskedLM", "MaskedLMData"]
+__all__ = ["CausalLM", "CausalLMData", "MaskedLM", "MaskedLMData", "PermutationLM", "PermutationLMData"]

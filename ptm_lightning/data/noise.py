@@ -36,6 +36,10 @@ class Purpose(IntEnum):
     MIX = 7
     BATCH = 8
     DROPOUT = 9
+    TARGET_LENGTH = 50
+    TARGET_ROUNDING = 51
+    TARGET_PLACE = 52
+    FACTORISATION = 53
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
