@@ -22,8 +22,8 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.fill import fill_masks, masked_examples
 from ptm_lightning.findings import Finding, faults
 from ptm_lightning.models.build import takes
-from ptm_lightning.models.permutation import permutation_mask, target_mapping, target_slots
 from ptm_lightning.models.rows import only_rows
+from ptm_lightning.models.two_streams import permutation_mask, target_mapping, target_slots
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Ratio, Term
 
