@@ -10,10 +10,12 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from ptm_lightning.checkpoint import best, ranking, read_index, step_files, write_index
 from ptm_lightning.errors import UserError, suggest
 
-from .step_end import StepEnd, checkpoint_folder, save_step
+from .step_end import StepEnd, checkpoint_folder, free_space, save_step
 
 ATTEMPTS = 3
 """A run that can't save so many times in a row stops."""
+BYTES_PER_PARAMETER = 12
+"""In a checkpoint: the weight and AdamW's two averages, fp32."""
 
 
 class Checkpoints(StepEnd):
@@ -56,6 +58,20 @@ class Checkpoints(StepEnd):
         self._every: int | None = None
         self._failures = 0
         self._attempted = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses to train where the checkpoints have no room, one more than those kept while it is written."""
+        if not trainer.is_global_zero:
+            return
+        folder, averaged = checkpoint_folder(trainer), getattr(pl_module, "ema", None) is not None
+        size = sum(p.numel() for p in pl_module.parameters()) * (BYTES_PER_PARAMETER + 4 * averaged)
+        there = sum(path.stat().st_size for path in step_files(folder).values())
+        needed = max(size, (self.keep_best + self.keep_last + 1) * size - there)
+        if (free := free_space(folder)) < needed:
+            raise UserError(
+                f"--run_dir {trainer.default_root_dir}: {free / 1e9:.2g} GB free, but checkpoints of "
+                f"{size / 1e9:.2g} GB each need {needed / 1e9:.2g} GB; make room or choose another folder"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fixes the distance between checkpoints, and puts away what belongs to a future that this run doesn't have."""

@@ -45,6 +45,13 @@ class FiniteLoss(Callback):
         if stepped and self._step % every == 0:
             self._look(trainer, pl_module)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at the validation's loss: a dead network may have finite weights still."""
+        loss = trainer.callback_metrics.get("val/loss")
+        if self._first is not None and loss is not None and not loss.isfinite():
+            self._first = self._first.clamp(max=trainer.global_step)
+            self._look(trainer, pl_module)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks a last time."""
         self._look(trainer, pl_module)
@@ -65,7 +72,8 @@ class FiniteLoss(Callback):
         good, _ = newest_valid(checkpoint_folder(trainer))
         rescue = f"{good} is the last good checkpoint, --init_from takes its weights" if good else "nothing was saved"
         rate = getattr(module, "learning_rate", None)
+        single = "" if trainer.precision == "32-true" else " or use --trainer.precision 32-true"
         raise UserError(
             f"the loss or the weights are not finite at step {first}: lower --model.learning_rate"
-            f"{f' (now {rate})' if rate is not None else ''} or use --trainer.precision 32-true; {rescue}"
+            f"{f' (now {rate})' if rate is not None else ''}{single}; {rescue}"
         )

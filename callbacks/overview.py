@@ -55,12 +55,14 @@ def describe(trainer: Trainer, module: Any, done_steps: int = 0) -> tuple[dict[s
         done_steps: Optimizer steps that were done before.
     """
     loader = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
-    weights, shape = Weights.of(module.network), Shape.of(sample(loader))
+    shape = Shape.of(sample(loader))
+    weights, *auxiliary = map(Weights.of, (module.network, *module.auxiliary_networks().values()))
     device, kind = trainer.strategy.root_device, precision_type(trainer)
     left = max(0, module.total_steps - done_steps)
-    work = training_flops(weights, shape) * trainer.accumulate_grad_batches * left
+    work = sum(training_flops(each, shape) for each in (weights, *auxiliary)) * trainer.accumulate_grad_batches * left
     seconds = work / (EFFICIENCY * device_speed(device, kind))
-    needed = training_bytes(weights, shape, half=kind.itemsize == 2, averaged=bool(module.ema))
+    half, averaged = kind.itemsize == 2, bool(module.ema)
+    needed = sum(training_bytes(each, shape, half=half, averaged=averaged) for each in (weights, *auxiliary))
     free = free_bytes(device)
 
     budget = next((c for c in trainer.callbacks if isinstance(c, Budget) and c.undecided), None)  # type: ignore[attr-defined]

@@ -159,5 +159,10 @@ def save_step(
 
 
 def _describe(error: OSError, folder: Path) -> str:
+    return f"{error.strerror or error}, {free_space(folder) / 1e9:.1f} GB free"
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that can still be written below a folder, which need not be there."""
     there = next(parent for parent in [folder, *folder.resolve().parents] if parent.exists())
-    return f"{error.strerror or error}, {shutil.disk_usage(there).free / 1e9:.1f} GB free"
+    return shutil.disk_usage(there).free

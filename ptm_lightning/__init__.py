@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ptm_lightning.data.module import TextData
     from ptm_lightning.errors import UserError
     from ptm_lightning.task import Task
-    from ptm_lightning.terms import Ratio, Term
+    from ptm_lightning.terms import Auroc, Ratio, Term
 
 __version__ = version("ptm-lightning")
 
@@ -17,10 +17,11 @@ _PUBLIC = {
     "TextData": "ptm_lightning.data.module",
     "Term": "ptm_lightning.terms",
     "Ratio": "ptm_lightning.terms",
+    "Auroc": "ptm_lightning.terms",
     "UserError": "ptm_lightning.errors",
 }
 
-__all__ = ["Ratio", "Task", "Term", "TextData", "UserError"]
+__all__ = ["Auroc", "Ratio", "Task", "Term", "TextData", "UserError"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Literal
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from torch import nn
 
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import append, atomic, atomic_write
@@ -121,6 +122,26 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     checkpoint = SafeCheckpointIO().load_checkpoint(path)
     record_of(checkpoint, path)
     return checkpoint
+
+
+def load_weights(module: nn.Module, checkpoint: Mapping[str, Any], source: str | Path) -> None:
+    """Puts a checkpoint's weights into a module.
+
+    Args:
+        module: The task.
+        checkpoint: Lightning's dictionary.
+        source: The file, for the message.
+
+    Raises:
+        UserError: They don't fit.
+    """
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise UserError(
+            f"{source}: its weights don't fit {type(module).__name__} with these arguments "
+            f"({checkpoint[KEY]['task']} wrote it); export it and give the folder as --model.backbone"
+        ) from error
 
 
 def record_of(checkpoint: Mapping[str, Any], source: str | Path = "the checkpoint") -> dict[str, Any]:
@@ -229,9 +250,9 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
             return path, skipped
         try:
             # A crash between writing the file and its line leaves a good file without a line.
-            SafeCheckpointIO().load_checkpoint(path)
-        except UserError:
-            skipped.append(f"{path} is damaged and was skipped")
+            load_checkpoint(path)
+        except UserError as error:
+            skipped.append(f"{str(error).partition(';')[0]}; it is skipped")
         else:
             return path, skipped
     return None, skipped

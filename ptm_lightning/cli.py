@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ptm_lightning.commandline import own_flags, parse
 from ptm_lightning.data.module import TextData
 from ptm_lightning.errors import UserError, suggest
 from ptm_lightning.export import export
+from ptm_lightning.files import disk_is_full
 from ptm_lightning.fitting import RUNS, fit, layers_of
 from ptm_lightning.inspection import print_batches
 from ptm_lightning.log import say, set_up_logging
@@ -54,6 +56,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
     try:
         if command == "fit":
             return fit(own, rest)
+        if command in ("list", "export") and rest:
+            raise UserError(f"{rest[0]}: {command} has no such flag (python -m ptm_lightning {command} --help)")
         if command == "list":
             return list_known()
         if command == "inspect":
@@ -65,6 +69,12 @@ def run(command: str, arguments: Sequence[str]) -> int:
         return evaluate(command, own, rest)
     except MisconfigurationException as error:
         raise UserError(str(error).splitlines()[0]) from error
+    except Exception as error:
+        if disk_is_full(error):
+            raise UserError(
+                "no space left on disk; make room, or choose other places with --run_dir, --data.cache_dir and $TMPDIR"
+            ) from error
+        raise
 
 
 def _run_and_checkpoint(own: argparse.Namespace) -> tuple[Path, Path]:
@@ -72,6 +82,8 @@ def _run_and_checkpoint(own: argparse.Namespace) -> tuple[Path, Path]:
     folder = Path(own.run_dir) if own.run_dir else newest(RUNS)
     if folder is None:
         raise UserError(f"--run_dir: there is no run below {RUNS}; train one with fit, or name its folder")
+    if not (folder / "config.yaml").exists():
+        raise UserError(f"--run_dir {folder}: there is no run in it")
     if not own.run_dir:
         say(f"taking the newest run, {folder}")
     if own.checkpoint not in ("best", "last"):
@@ -87,7 +99,6 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
     """Validates, tests or predicts with a run's model, or with a backbone."""
     if own.config or own.model:
         line, _ = parse(layers_of(own, base="evaluate"), own, _with_texts(own, rest), "")
-        task = line.model
     else:
         folder, checkpoint = _run_and_checkpoint(own)
         stored = read_config(folder)
@@ -101,14 +112,16 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
             "trainer": {"precision": stored["trainer"]["precision"]},
         }
         line, _ = parse(layers_of(own, kept, base="evaluate"), own, _with_texts(own, rest), str(folder))
-        given = {name: getattr(line.model, name) for name in free}
-        task = type(line.model).load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True, **given)
+        line.model.start_from(checkpoint)
+    task = line.model
     prepare_cpu("auto", allocator=True)
     if command == "predict":
         _write_predictions(line.trainer.predict(task, line.datamodule), own.output)
     else:
         verb = line.trainer.validate if command == "validate" else line.trainer.test
-        print_metrics(verb(task, line.datamodule, verbose=False)[0])
+        metrics = verb(task, line.datamodule, verbose=False)[0]
+        if line.trainer.is_global_zero:
+            print_metrics(metrics)
     return 0
 
 
@@ -136,7 +149,7 @@ def export_run(own: argparse.Namespace) -> int:
             f"--plugin: the run's task {name} is not known; name the file it is in; {suggest(name, subclasses(Task))}"
         )
     output = Path(own.output) if own.output else folder / "model"
-    export(checkpoint, output, task)
+    export(checkpoint, output, task, auxiliary=own.auxiliary)
     print(f"{checkpoint} is now a transformers folder: {output}")
     return 0
 
@@ -158,10 +171,13 @@ def list_known() -> int:
     """Prints everything that can be named."""
     kinds = {"tasks": Task, "data modules": TextData, "callbacks": Callback}
     for title, base in kinds.items():
-        print(f"{title}:")
         known: dict[str, type] = subclasses(base)
-        for name, cls in sorted(known.items()):
+        own = {name: cls for name, cls in known.items() if not cls.__module__.startswith("lightning.")}
+        print(f"{title}:")
+        for name, cls in sorted(own.items()):
             print(f"  {name:<28}{first_line(cls)}")
+        if lightnings := sorted(known.keys() - own.keys()):
+            print(textwrap.fill(", ".join(lightnings), 110, initial_indent="  Lightning's: ", subsequent_indent="    "))
     print("presets (--config NAME):")
     for name in preset_names():
         print(f"  {name:<28}{read_layer(name).summary}")

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, NoReturn
@@ -21,6 +22,15 @@ from ptm_lightning.task import Task
 OWN_KEYS = ("seed", "max_tokens", "max_hours", "init_from")
 """Top-level keys of a configuration that aren't Lightning's."""
 SECTIONS = ("model", "data", "trainer")
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "dict": "names with values",
+    "tuple": "a number for each",
+}
+"""Of arguments, in words."""
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -32,16 +42,15 @@ class _Parser(argparse.ArgumentParser):
 
 def own_flags(command: str) -> argparse.ArgumentParser:
     """The flags of a command that aren't a class's arguments."""
-    parser = _Parser(prog=f"ptm_lightning {command}", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+    parser = _Parser(
+        prog=f"ptm_lightning {command}",
+        add_help=False,
+        allow_abbrev=False,
+        usage=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
+    )
     add = parser.add_argument
     add("-h", "--help", action="store_true", help="show this help")
-    add(
-        "--config",
-        action="append",
-        default=[],
-        metavar="NAME_OR_PATH",
-        help="a preset or a YAML file; repeatable, later ones win",
-    )
     add(
         "--plugin",
         action="append",
@@ -49,33 +58,55 @@ def own_flags(command: str) -> argparse.ArgumentParser:
         metavar="FILE_OR_MODULE",
         help="code of your own with tasks or callbacks (it is run); repeatable",
     )
-    add("--model", metavar="CLASS", help="the task, such as MaskedLM; its data module follows")
-    add("--data", metavar="CLASS", help="another data module than the task's own")
-    add(
-        "--run_dir",
-        metavar="DIR",
-        help="where everything of the run lies (default: runs/PRESET/TIME; otherwise the newest run)",
-    )
-    add("--seed", type=int, help="of weights, dropout, data order and noise")
+    parser.set_defaults(config=[], model=None, data=None, run_dir=None, seed=None)
+    if command not in ("list", "export"):
+        _add_settings(parser)
     if command == "fit":
-        add(
-            "--resume",
-            nargs="?",
-            const="",
-            metavar="DIR",
-            help="go on where a run stopped (default: the newest unfinished one)",
-        )
-        add("--init_from", metavar="PATH", help="start from the weights of a run or checkpoint")
-        add("--max_tokens", type=_number, help="end after this many tokens (20e6)")
-        add("--max_hours", type=float, help="end after this time; turned into steps once the speed is known")
-        add("--dry_run", action="store_true", help="check everything, say what would be done, and stop")
-    else:
+        _add_fit(parser)
+    if command in ("validate", "test", "predict", "export"):
+        add("--run_dir", metavar="DIR", help="the run (default: the newest one)")
         add("--checkpoint", default="best", metavar="best|last|FILE", help="which one of the run (default: best)")
     if command == "predict":
         add("--text", action="append", metavar="TEXT", help="a text to predict for; repeatable")
-    if command in ("predict", "export"):
-        add("--output", metavar="PATH", help="where to write (predict: JSON lines; default: the screen)")
+        add("--output", metavar="FILE", help="where to write JSON lines (default: the screen)")
+    if command == "export":
+        add("--output", metavar="DIR", help="the folder to make (default: model in the run folder)")
+        add("--auxiliary", action="store_true", help="write networks that only training needs too, such as a generator")
     return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--config",
+        action="append",
+        metavar="NAME_OR_PATH",
+        help="a preset or a YAML file; repeatable, later ones win",
+    )
+    add("--model", metavar="CLASS", help="the task, such as MaskedLM; its data module follows")
+    add("--data", metavar="CLASS", help="another data module than the task's own")
+    add("--seed", type=int, metavar="N", help="of weights, dropout, data order and noise")
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--run_dir", metavar="DIR", help="where everything of the run lies (default: runs/PRESET/TIME)")
+    add(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="go on where a run stopped (default: the newest unfinished one)",
+    )
+    add("--init_from", metavar="PATH", help="start from the weights of a run or checkpoint")
+    add("--max_tokens", type=_number, metavar="N", help="end after this many tokens (20e6)")
+    add(
+        "--max_hours",
+        type=float,
+        metavar="HOURS",
+        help="end after this time; turned into steps once the speed is known",
+    )
+    add("--dry_run", action="store_true", help="check everything, say what would be done, and stop")
 
 
 def _number(text: str) -> int:
@@ -233,12 +264,19 @@ class CommandLine(LightningCLI):
 
 
 def readable(message: str) -> str:
-    """The first sentence of jsonargparse's message, with the flag."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    text = " ".join(lines[:4])
-    for word in ("Parser key ", "Option "):
-        text = text.replace(word, "--")
-    return text.replace('"', "", 2) if text.startswith("--") else text
+    """What jsonargparse says in many lines, in one: the flag, the value, and what to give instead."""
+    key = re.search(r'(?:Parser key|Option) "([\w.]+)"', message)
+    value = re.search(r"(?:Given|Got) value: (.*)\s*\Z", message)
+    if key is None or value is None:
+        return " ".join(message.split())
+    start = f"--{key[1]} {value[1]}:"
+    if "import path" in message:
+        return f"{start} no such class (python -m ptm_lightning list)"
+    wanted = []
+    for kind, names in re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", message):
+        if kind != "NoneType":
+            wanted.append(names.replace("'", "") if names else TYPES.get(kind, f"a {kind}"))
+    return f"{start} give {' or '.join(wanted)}"
 
 
 def parse(

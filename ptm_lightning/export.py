@@ -1,6 +1,5 @@
 """Export: a checkpoint becomes a folder that transformers loads, whole or not at all."""
 
-import errno
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from transformers import PreTrainedModel
 from ptm_lightning.checkpoint import KEY, load_checkpoint, read_index
 from ptm_lightning.data.tokenizer import load_tokenizer
 from ptm_lightning.errors import UserError
-from ptm_lightning.files import sync_folder, temporary_path
+from ptm_lightning.files import disk_is_full, sync_folder, temporary_path
 from ptm_lightning.link import Link
 from ptm_lightning.model_card import card_data, model_card
 from ptm_lightning.models.build import _quiet_transformers
@@ -29,11 +28,15 @@ MARKER = "ptm_lightning.json"
 """Says that a folder is an export of ours, from which checkpoint, and which files it has."""
 TOLERANCE = 1e-5
 PROBE = "A text of 1 line, to compare two tokenizers: naïve, 北京."
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def export(
-    checkpoint: Path, output: Path, task_class: type[Task], *, settings: Mapping[str, Any] | None = None
+    checkpoint: Path,
+    output: Path,
+    task_class: type[Task],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    auxiliary: bool = False,
 ) -> Path:
     """Writes the folder from which transformers alone loads a checkpoint's model.
 
@@ -47,6 +50,7 @@ def export(
         task_class: The class of the task that wrote it.
         settings: What the model card says besides what the checkpoint knows: the arguments of "data" and "trainer",
             and the "environment" of the training. Default: `config.yaml` of the run folder, if there is one.
+        auxiliary: Also writes the task's auxiliary networks, each to a folder of its own inside.
 
     Returns:
         The folder, as an absolute path.
@@ -69,6 +73,8 @@ def export(
         with _clear_errors(target):
             fresh.mkdir(parents=True)
             _write(task, fresh, card)
+            if auxiliary:
+                _write_auxiliary(task, fresh)
             _check_reloads(task, fresh)
             _mark(fresh, facts, checkpoint)
             _replace(fresh, target)
@@ -122,6 +128,17 @@ def _write(task: Task, folder: Path, card: str) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
+def _write_auxiliary(task: Task, folder: Path) -> None:
+    networks, tokenizer = task.auxiliary_networks(), task.tokenizer()
+    assert tokenizer is not None
+    if not networks:
+        raise UserError(f"--auxiliary: {type(task).__name__} has no network beside the one that is exported")
+    for name, network in networks.items():
+        with _quiet_transformers():
+            network.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
 def _check_reloads(task: Task, folder: Path) -> None:
     """Loads the folder as anyone would, and compares.
 
@@ -132,8 +149,19 @@ def _check_reloads(task: Task, folder: Path) -> None:
     assert network is not None
     assert link is not None
     assert tokenizer is not None
+    _check_network(network, task.auto_class, folder, link)
+    for name, auxiliary in task.auxiliary_networks().items():
+        if (folder / name).exists():
+            _check_network(auxiliary, type(auxiliary).__name__, folder / name, link)
+    with _quiet_transformers():  # the text may be longer than a row
+        ids = [each(PROBE)["input_ids"] for each in (tokenizer, load_tokenizer(str(folder)))]
+    if ids[0] != ids[1]:
+        raise RuntimeError("the exported folder's tokenizer gives other ids than the checkpoint's")
+
+
+def _check_network(network: PreTrainedModel, model_class: str, folder: Path, link: Link) -> None:
     with _quiet_transformers():
-        loaded, report = getattr(transformers, task.auto_class).from_pretrained(
+        loaded, report = getattr(transformers, model_class).from_pretrained(
             folder,
             local_files_only=True,
             trust_remote_code=False,
@@ -142,17 +170,13 @@ def _check_reloads(task: Task, folder: Path) -> None:
             output_loading_info=True,
         )
     if any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")):
-        raise RuntimeError(f"the exported folder doesn't hold the weights that {task.auto_class} wants: {report}")
+        raise RuntimeError(f"the exported folder doesn't hold the weights that {model_class} wants: {report}")
     inputs = _probe_inputs(network, link)
     with torch.inference_mode():
         pairs = list(zip(_tensors(network, inputs), _tensors(loaded.eval(), inputs), strict=True))
     difference = max(float((a - b).nan_to_num().abs().max()) for a, b in pairs)
     if not all(torch.allclose(a, b, rtol=0, atol=TOLERANCE, equal_nan=True) for a, b in pairs):
         raise RuntimeError(f"the exported folder gives other logits than the checkpoint (by {difference:.1e})")
-    with _quiet_transformers():  # the text may be longer than a row
-        ids = [each(PROBE)["input_ids"] for each in (tokenizer, load_tokenizer(str(folder)))]
-    if ids[0] != ids[1]:
-        raise RuntimeError("the exported folder's tokenizer gives other ids than the checkpoint's")
 
 
 def _probe_inputs(network: PreTrainedModel, link: Link) -> dict[str, Tensor]:
@@ -172,9 +196,14 @@ def _mark(folder: Path, facts: Mapping[str, Any], checkpoint: Path) -> None:
         "task": facts[KEY]["task"],
         "checkpoint": checkpoint.name,
         "step": facts["global_step"],
-        "files": sorted(path.name for path in folder.iterdir()),
+        "files": sorted(_contents(folder)),
     }
     (folder / MARKER).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+
+
+def _contents(folder: Path) -> set[str]:
+    """Its files and folders, and what is in these, by their path in it."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
 # The folder's place
@@ -199,7 +228,7 @@ def _check_target(target: Path) -> None:
         return
     if not target.is_dir():
         raise UserError(f"--output {target}: is a file; name a folder")
-    names = {path.name for path in target.iterdir()}
+    names = _contents(target)
     if names and MARKER not in names:
         raise UserError(f"--output {target}: holds something else than an export; name another folder")
     try:
@@ -213,10 +242,12 @@ def _check_target(target: Path) -> None:
 def _replace(fresh: Path, target: Path) -> None:
     """Puts the new folder in the place of the old one, for good."""
     rights = (fresh / MARKER).stat().st_mode
-    for path in fresh.iterdir():
+    for path in (path for path in fresh.rglob("*") if path.is_file()):
         path.chmod(rights)  # safetensors hides its file from other users, whatever the umask
         with open(path, "rb") as file:
             os.fsync(file.fileno())
+    for inside in (path for path in fresh.rglob("*") if path.is_dir()):
+        sync_folder(inside)
     sync_folder(fresh)
     old = _old(target)
     if target.exists():
@@ -237,9 +268,8 @@ def _clear_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
-        if number in _FULL or any(f"(os error {full})" in str(error) for full in _FULL):
+        if disk_is_full(error):
             raise UserError(f"{target}: no space left to write the model; make room or name another folder") from error
-        if number is not None:
-            raise UserError(f"{target}: can't be written ({os.strerror(number)}); name another folder") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"{target}: can't be written ({os.strerror(error.errno)}); name another folder") from error
         raise

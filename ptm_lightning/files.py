@@ -1,9 +1,18 @@
 """Files that are whole or not there: a crash, a full disk or a power cut never leaves half of one."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error says that there is no space left, also where a library hides the system's error in a text."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number in FULL or any(f"(os error {full})" in str(error) for full in FULL)
 
 
 def temporary_path(path: Path) -> Path:

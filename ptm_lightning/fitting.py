@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ptm_lightning.checkpoint import newest_valid
+from ptm_lightning.checkpoint import newest_valid, step_files
 from ptm_lightning.commandline import parse
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
@@ -84,15 +84,34 @@ def fit(own: argparse.Namespace, rest: list[str]) -> int:
         os.environ[RUN_DIR] = str(folder)
         try:
             return _fit(own, rest, folder, stored)
+        except Exception:
+            if first and own.resume is None:
+                _remove_untouched(folder, named=own.run_dir is not None)
+            raise
         finally:
             for name in (RUN_DIR, CHECKPOINT, MATMUL):
                 os.environ.pop(name, None)
 
 
+def _remove_untouched(folder: Path, *, named: bool) -> None:
+    """A run that was refused before it began leaves nothing: the mended command may name the same folder."""
+    names = {"lock", "run.json", "config.yaml"}
+    if {path.name for path in folder.iterdir()} <= names:
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        if named:
+            folder.rmdir()
+        else:
+            os.removedirs(folder)  # and those above it, if they are empty
+
+
 def _run_folder(own: argparse.Namespace) -> Path:
     if own.resume is not None:
         if own.resume or own.run_dir:
-            return Path(own.resume or own.run_dir)
+            folder = Path(own.resume or own.run_dir)
+            if not (folder / "config.yaml").exists():
+                raise UserError(f"--resume {folder}: there is no run in it")
+            return folder
         layers = layers_of(own)
         task = own.model or next(
             layer.values["model"][CLASS] for layer in reversed(layers) if CLASS in layer.values.get("model", {})
@@ -175,6 +194,8 @@ def _checkpoint_to_resume(folder: Path) -> str | None:
     path, messages = newest_valid(folder / "checkpoints")
     for message in messages:
         say(message)
+    if path is None and step_files(folder / "checkpoints"):
+        raise UserError(f"--resume {folder}: none of its checkpoints can be read; start another run")
     if path is None:
         say(f"no checkpoint yet in {folder}: starting over")
     os.environ[CHECKPOINT] = str(path or "")

@@ -4,6 +4,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Trainer
 
 from ptm_lightning.data.batch import Batch
@@ -30,7 +31,7 @@ def print_batches(task: Task, data: TextData, trainer: Trainer) -> None:
         print(data.show_row(batches[0], row))
     print("--- the first batches")
     for name, value in (batch_shares(batches) | _text_shares(data)).items():
-        print(f"{name:<34}{value}")
+        print(f"{name:<40}{value}")
 
 
 def batch_shares(batches: list[Batch]) -> dict[str, str]:
@@ -41,12 +42,14 @@ def batch_shares(batches: list[Batch]) -> dict[str, str]:
     kept = sum(
         int((batch["input_ids"].flatten()[batch["target_index"]] == batch["targets"]).sum()) for batch in batches
     )
+    labels = torch.cat([batch["labels"] for batch in batches]) if "labels" in batches[0] else None
+    balance = {} if labels is None else {"rows of label 0": f"{float((labels == 0).float().mean()):.2%}"}
     return {
         "rows x places of a batch": ", ".join(f"{tuple(batch['input_ids'].shape)}" for batch in batches[:4]),
         "padding": f"{1 - tokens / places:.2%}",
         "targets among tokens": f"{targets / tokens:.2%}",
         "targets kept as they are": f"{kept / max(1, targets):.2%}",
-    }
+    } | balance
 
 
 def _text_shares(data: TextData) -> dict[str, Any]:

@@ -1,26 +1,51 @@
-"""Settings of Lightning's Trainer that would make a run inexact."""
+"""Settings of Lightning's Trainer that would make a run inexact, or would change nothing."""
+
+from collections.abc import Iterator
+from typing import Any
 
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from ptm_lightning.checkpoint import SafeCheckpointIO
 from ptm_lightning.errors import UserError
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Refuses limits that cut an optimizer step, and lets Lightning write checkpoints whole or not at all.
+    """Refuses what breaks or ignores the plan, and lets Lightning write checkpoints whole or not at all.
 
     Args:
         trainer: Before training.
 
     Raises:
-        UserError: If `limit_train_batches` isn't a multiple of `accumulate_grad_batches`.
+        UserError: A setting would cut an optimizer step, change its size on the way, or do nothing.
     """
-    limit, accumulate = trainer.limit_train_batches, trainer.accumulate_grad_batches
-    if isinstance(limit, int) and limit % accumulate:
-        raise UserError(
-            f"--trainer.limit_train_batches {limit} cuts an optimizer step of {accumulate} micro-batches; "
-            "give a multiple"
-        )
+    for problem in _problems(trainer):
+        raise UserError(f"--trainer.{problem}")
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = SafeCheckpointIO()
+
+
+def _problems(trainer: Any) -> Iterator[str]:
+    callbacks, limit, accumulate = trainer.callbacks, trainer.limit_train_batches, trainer.accumulate_grad_batches
+    if trainer.overfit_batches:
+        yield (
+            f"overfit_batches {trainer.overfit_batches}: every step has its own batch; "
+            "train on a small file with --data.train and --trainer.max_epochs instead"
+        )
+    if isinstance(limit, int) and limit % accumulate:
+        yield f"limit_train_batches {limit} cuts an optimizer step of {accumulate} micro-batches; give a multiple"
+    if isinstance(limit, float) and limit != 1.0:
+        yield f"limit_train_batches {limit}: a share may cut an optimizer step; give a number of micro-batches"
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+        yield (
+            "callbacks: GradientAccumulationScheduler changes the steps that the data are planned for; "
+            "use --trainer.accumulate_grad_batches"
+        )
+    if every := trainer.reload_dataloaders_every_n_epochs:
+        yield (
+            f"reload_dataloaders_every_n_epochs {every} changes nothing: every epoch has its own order anyway; "
+            "leave it out"
+        )
+    if not trainer._accelerator_connector.use_distributed_sampler:
+        yield "use_distributed_sampler false changes nothing: the processes share the plan; leave it out"

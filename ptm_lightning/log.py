@@ -16,16 +16,23 @@ def say(message: str) -> None:
 
 def set_up_logging() -> None:
     """Shows our messages as plain lines on the error stream, and keeps Lightning's advertisements away."""
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+    for earlier in [handler for handler in logger.handlers if type(handler) is logging.StreamHandler]:
+        logger.removeHandler(earlier)  # the error stream may be another one now
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.formatwarning = _format_warning
     for message in _KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+
+
+def _format_warning(message: Warning | str, *_: object, **__: object) -> str:
+    """One line, without the place in our code that means nothing to a user."""
+    return f"warning: {message}\n"
 
 
 _KNOWN_WARNINGS = (

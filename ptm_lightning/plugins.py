@@ -53,9 +53,10 @@ def _import(name: str) -> None:
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         line = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+        text = str(error)
         if isinstance(error, SyntaxError) and error.filename:
-            line = f"{error.filename}:{error.lineno}: "
-        raise UserError(f"--plugin {name}: {line}{type(error).__name__}: {error}") from error
+            line, text = f"{error.filename}:{error.lineno}: ", error.msg
+        raise UserError(f"--plugin {name}: {line}{type(error).__name__}: {text}") from error
 
 
 def import_file(path: Path) -> ModuleType:

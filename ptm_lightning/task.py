@@ -15,12 +15,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
-from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint
+from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint, load_weights
 from ptm_lightning.data.batch import Batch, other_documents
 from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.limits import check_trainer
 from ptm_lightning.link import Link
+from ptm_lightning.log import say
 from ptm_lightning.models.build import check_fit
 from ptm_lightning.models.dropout import seed_dropout
 from ptm_lightning.models.inputs import network_inputs
@@ -148,9 +149,8 @@ class Task(LightningModule):
         if self.link is None:
             self.link = self.trainer.datamodule.link  # type: ignore[attr-defined]
         self.network = start_network(self.auto_class, self, self._link)
-        self.link = self._link.with_network(
-            self.network.config.to_diff_dict() | {"model_type": self.network.config.model_type}
-        )
+        config = self.network.config
+        self.link = self._link.with_network(config.to_diff_dict() | {"model_type": config.model_type})
 
     def _has_data(self) -> bool:
         if self._trainer is not None and self.trainer.datamodule is None:  # type: ignore[attr-defined]
@@ -175,12 +175,16 @@ class Task(LightningModule):
             logits: Tensor = self.network(**self.inputs(batch)).logits
         return logits.flatten(0, 1)
 
+    def auxiliary_networks(self) -> dict[str, PreTrainedModel]:
+        """Networks that only training needs, by name: `export --auxiliary` writes them to folders of these names."""
+        return {}
+
     def start_from(self, checkpoint: Path) -> None:
         """Takes the network, its weights and its tokenizer from a checkpoint, and nothing else."""
         saved = load_checkpoint(checkpoint)
         self.link = Link(**saved[KEY]["link"])
         self.configure_model()
-        self.load_state_dict(saved["state_dict"])
+        load_weights(self, saved, checkpoint)
 
     # Training
 
@@ -192,10 +196,8 @@ class Task(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW and a schedule that moves by optimizer steps."""
         optimizer = adamw(self, self.learning_rate, self.weight_decay, self.betas, self.eps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"},
-        }
+        schedule = {"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _factor(self, step: int) -> float:
         return schedule_factor(self.schedule, step, self.total_steps, warmup_steps(self.warmup, self.total_steps))
@@ -301,6 +303,8 @@ class Task(LightningModule):
         self.configure_model()
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self._resumed_at = checkpoint["global_step"]
+            if self.schedule != "constant" and record["total_steps"] != self.total_steps:
+                say(f"the schedule now ends at step {self.total_steps}, before it was {record['total_steps']}")
 
 
 declare_arguments(Task)

@@ -1,11 +1,16 @@
 """Named loss terms: sums and counts, never means, so that any split of a step into batches gives the same gradient."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+AUROC_LIMIT = 16
+"""The largest logit that is told from larger ones."""
+AUROC_FINENESS = 64
+"""Bins for a logit of 1."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,27 @@ class Ratio:
     count: Tensor | int
 
 
-Terms = Mapping[str, Term | Ratio]
+@dataclass(frozen=True)
+class Auroc:
+    """A metric: the area under the ROC curve, the chance that a positive has a higher logit than a negative.
+
+    It is taken over all batches: logits are counted in bins 1/64 wide from -16 to 16, and a tie counts as half.
+    """
+
+    logits: Tensor
+    """(n,)"""
+    positive: Tensor
+    """(n,) bool"""
+
+    def counts(self) -> Tensor:
+        """(2, bins): negatives and positives by their logit."""
+        last = 2 * AUROC_LIMIT * AUROC_FINENESS - 1
+        place = (self.logits.detach().float().nan_to_num() + AUROC_LIMIT) * AUROC_FINENESS
+        index = place.long().clamp(0, last) + self.positive.long() * (last + 1)
+        return torch.bincount(index, minlength=2 * (last + 1)).view(2, last + 1)
+
+
+Terms = Mapping[str, Term | Ratio | Auroc]
 
 
 def step_loss(terms: Terms, step_counts: Mapping[str, int]) -> Tensor:
@@ -48,28 +73,34 @@ def step_loss(terms: Terms, step_counts: Mapping[str, int]) -> Tensor:
 
 
 class RunningSums:
-    """Sums of terms and ratios over many batches, kept on the device: adding doesn't synchronise."""
+    """Sums of terms and metrics over many batches, kept on the device: adding doesn't synchronise."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        """(2,) double: sum and count, by name."""
+        """Double, by name: (2,) sum and count, or (2, bins) an `Auroc`'s counts."""
         self.weights: dict[str, float] = {}
         """Weights of those that are loss terms."""
 
     def add(self, terms: Terms) -> None:
         """Adds a batch's terms."""
         for name, term in terms.items():
+            like = term.logits if isinstance(term, Auroc) else term.sum
+            double = torch.float32 if like.device.type == "mps" else torch.float64
+            if isinstance(term, Auroc):
+                counts = term.counts().to(double)
+                self.sums[name] = self.sums[name] + counts if name in self.sums else counts
+                continue
             if name not in self.sums:
-                double = torch.float32 if term.sum.device.type == "mps" else torch.float64
-                self.sums[name] = torch.zeros(2, dtype=double, device=term.sum.device)
+                self.sums[name] = torch.zeros(2, dtype=double, device=like.device)
             self.sums[name][0] += term.sum.detach()
             self.sums[name][1] += term.count
             if isinstance(term, Term):
                 self.weights[name] = term.weight
 
     def means(self, prefix: str) -> dict[str, float]:
-        """`{prefix}/loss`, each term's own loss if there are several, and the ratios; what has no count is left out."""
-        values = {name: total / count for name, (total, count) in self._floats().items() if count}
+        """`{prefix}/loss`, each term's own loss if there are several, and metrics; what has no count is left out."""
+        means = {name: _mean(*sums) for name, sums in self._floats().items()}
+        values = {name: value for name, value in means.items() if value is not None}
         losses = {name: values[name] for name in self.weights if name in values}
         metrics = {f"{prefix}/{name}": value for name, value in values.items() if name not in losses}
         if losses:
@@ -93,7 +124,21 @@ class RunningSums:
         }
         self.weights = dict(state["weights"])
 
-    def _floats(self) -> dict[str, list[float]]:
+    def _floats(self) -> dict[str, list[Any]]:
         if not self.sums:
             return {}
-        return dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))
+        flat = torch.cat([total.flatten() for total in self.sums.values()]).cpu()  # one synchronisation for all
+        parts = torch.split(flat, [total.numel() for total in self.sums.values()])
+        return {
+            name: part.view_as(total).tolist() for (name, total), part in zip(self.sums.items(), parts, strict=True)
+        }
+
+
+def _mean(first: Any, second: Any) -> float | None:
+    """Of a sum and its count, or the area under the ROC curve from negatives and positives by bin."""
+    if isinstance(first, Sequence):
+        negative, positive = torch.tensor([first, second], dtype=torch.float64)
+        below = negative.cumsum(0) - negative / 2
+        pairs = float(negative.sum() * positive.sum())
+        return float((positive * below).sum()) / pairs if pairs else None
+    return float(first / second) if second else None

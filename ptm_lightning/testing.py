@@ -100,13 +100,12 @@ def batches_keep_the_schema(case: Case) -> None:
     data = case.data()
     task = case.ready(data)
     for batch, trains in ((case.epoch(data)[0], True), (case.validation(data)[0], False)):
-        terms = _terms(task, batch, trains)
+        terms = _loss_terms(task, batch, trains)
         counts = batch.get("counts", {})
-        names = [name for name, term in terms.items() if isinstance(term, Term)]
-        assert names, "the task has no loss term"
-        for name in names:
+        assert terms, "the task has no loss term"
+        for name, term in terms.items():
             assert name in counts, f'the loss term {name} is not counted: batch["counts"] is {counts}'
-            seen_count = int(terms[name].count)
+            seen_count = int(term.count)
             assert counts[name] == seen_count, f'{name} counts {seen_count}, and batch["counts"] says {counts[name]}'
         real = batch["document_ids"] > 0
         assert counts.get("tokens") == int(real.sum()), f'{int(real.sum())} tokens, and batch["counts"] is {counts}'
@@ -114,11 +113,9 @@ def batches_keep_the_schema(case: Case) -> None:
         assert batch["input_ids"].shape == real.shape, "document_ids and input_ids differ in shape"
         if "target_index" in batch:
             assert _read_places(batch).flatten()[batch["target_index"]].all(), "the loss reads padding"
-        other = _terms(task, batch, not trains)
-        for name in names:
-            torch.testing.assert_close(
-                terms[name].sum, other[name].sum, msg=f"{name} differs between training and evaluation"
-            )
+        other = _loss_terms(task, batch, not trains)
+        for name, term in terms.items():
+            torch.testing.assert_close(term.sum, other[name].sum, msg=f"{name} differs between training and evaluation")
 
 
 def loss_falls(case: Case) -> None:
@@ -284,6 +281,10 @@ def _terms(task: Task, batch: Batch, trains: bool) -> Terms:
         terms = task.terms(batch)
     task.eval()
     return terms
+
+
+def _loss_terms(task: Task, batch: Batch, trains: bool) -> dict[str, Term]:
+    return {name: term for name, term in _terms(task, batch, trains).items() if isinstance(term, Term)}
 
 
 def _read_places(batch: Batch) -> Tensor:

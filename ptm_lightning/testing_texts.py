@@ -35,5 +35,5 @@ def document(number: int) -> str:
         nth = (number + 1) * 7919 + i * 104729
         who, whom = _NAMES[nth % 6], _NAMES[nth // 6 % 6]
         deed, place = _DEEDS[nth // 36 % 5], _PLACES[nth // 180 % 4]
-        lines.append(f"{who} {deed} {whom} {place} on the day {nth % 97} .")
+        lines.append(f"{who.capitalize()} {deed} {whom} {place} on the day {nth % 97} .")
     return "\n".join(lines)

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ptm_lightning.data.batch import Batch, Rows, as_batch, frame_rows
 from ptm_lightning.data.layout import Frame, Pieces
@@ -19,7 +18,7 @@ from ptm_lightning.data.predict import Text
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import Algorithm, raw
 from ptm_lightning.errors import UserError
-from ptm_lightning.fill import fill_masks, masked_examples
+from ptm_lightning.fill import fill_masks, masked_examples, masked_terms
 from ptm_lightning.findings import Finding, faults
 from ptm_lightning.models.build import takes
 from ptm_lightning.models.rows import only_rows
@@ -74,8 +73,7 @@ class PermutationLMData(TextData):
     """Text with spans of tokens that are predicted in random order.
 
     The ids are not masked: a target is hidden from its own prediction, and seen by those after it in the order.
-    (The collator of transformers puts the mask token there, so that later targets don't see it either, and lets special
-    tokens see targets, which gives them away.) A text has the tokenizer's own frame; a tokenizer trained on the spot
+    (The collator of transformers puts the mask token there, so that no target sees another one's word.) A text has the tokenizer's own frame; a tokenizer trained on the spot
     has XLNet's, with <sep> and <cls> at the end. In blocks, <cls> opens a row and <sep> closes a document.
 
     References:
@@ -234,18 +232,7 @@ class PermutationLM(Task):
 
     def terms(self, batch: Batch) -> Mapping[str, Term | Ratio]:
         """Cross-entropy of the targets, in nats; in evaluation also accuracy and the loss on new sentences."""
-        logits = self.logits_at_targets(batch).float()  # (N, vocabulary)
-        targets, count = batch["targets"], batch["counts"]["plm"]
-        if self.training:
-            return {"plm": Term(functional.cross_entropy(logits, targets, reduction="sum"), count)}
-        losses = functional.cross_entropy(logits, targets, reduction="none")
-        terms: dict[str, Term | Ratio] = {
-            "plm": Term(losses.sum(), count),
-            "accuracy": Ratio((logits.argmax(dim=-1) == targets).sum(), count),
-        }
-        if "fresh" in batch:
-            terms["loss_new_sentences"] = Ratio((losses * batch["fresh"]).sum(), batch["fresh"].sum())
-        return terms
+        return masked_terms(self.logits_at_targets(batch).float(), batch, training=self.training, name="plm")
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity of the targets."""

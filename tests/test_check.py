@@ -1,18 +1,24 @@
 """`check` passes for sound objectives with any tokenizer and language, and names planted faults in words."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from ptm_lightning.tasks.masked_lm import MaskCollate, MaskedLM, MaskedLMData
+from ptm_lightning.tasks.causal_lm import NextTokenCollate
+from ptm_lightning.tasks.masked_lm import MaskedLM, MaskedLMData
 
 from ptm_lightning.__main__ import main
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.layout import Pieces
+from ptm_lightning.data.masked import MaskCollate
 from ptm_lightning.models import inputs
+from ptm_lightning.plugins import find_class
+from ptm_lightning.task import Task
+from ptm_lightning.testing_case import tiny
 
 SUBJECTS, VERBS, PLACES = (
     ("我们", "老师", "他的朋友", "Dr. Li", "小猫"),
@@ -37,9 +43,7 @@ def text(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def run(text: Path, *more: str, task: str = "MaskedLM") -> int:
     small = ["--data.vocab_size=400", "--data.max_length=32", "--data.batch_tokens=1024"]
-    if task == "MaskedLM":
-        network = "{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}"
-        small.append(f"--model.overrides={network}")
+    small.append(f"--model.overrides={json.dumps(tiny(find_class(task, Task, '--model').architecture))}")
     return main(["check", "--model", task, f"--data.train={text}", *small, *more])
 
 
@@ -55,6 +59,38 @@ def test_masked_lm_keeps_its_word(
     assert status == 0, table
     assert "FAILED" not in table
     assert table.count("\nok ") == 9
+
+
+@pytest.mark.parametrize("algorithm", ["wordpiece", "bpe", "unigram"])
+@pytest.mark.parametrize("layout", ["rows", "packed", "blocks"])
+def test_causal_lm_keeps_its_word(text: Path, algorithm: str, layout: str, capsys: pytest.CaptureFixture[str]):
+    flags = [f"--data.tokenizer_algorithm={algorithm}", f"--data.layout={layout}"]
+    assert run(text, *flags, task="CausalLM") == 0, capsys.readouterr().out
+    assert capsys.readouterr().out.count("\nok ") == 4
+
+
+def test_a_target_that_is_no_next_token_is_named(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    right = NextTokenCollate.__call__
+
+    def shifted_twice(self: NextTokenCollate, pieces: Pieces) -> Batch:
+        batch = right(self, pieces)
+        batch["targets"] = batch["targets"].roll(-1)
+        return batch
+
+    monkeypatch.setattr(NextTokenCollate, "__call__", shifted_twice)
+    assert run(corpus, task="CausalLM") == 1
+    assert "FAILED targets that are not the next token" in capsys.readouterr().out
+
+
+def test_a_network_without_a_causal_mask_is_named(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("ptm_lightning.tasks.causal_lm.sees_later_places", lambda network: False)
+    size = f"--model.overrides={json.dumps(tiny('roberta'))}"
+    assert run(corpus, "--model.architecture=roberta", size, task="CausalLM") == 1
+    assert "FAILED predictions that see what they may not" in capsys.readouterr().out
 
 
 def faulty(change: Callable[[MaskCollate, Pieces, Batch], None]) -> Callable[[MaskCollate, Pieces], Batch]:
@@ -148,4 +184,4 @@ def test_an_own_objective_is_held_to_sight_without_a_word_of_its_own(corpus: Pat
 
         data_class = OwnData
 
-    assert run(corpus, "--data.layout=packed", "--model.overrides={hidden_size: 32}", task="Own") == 0
+    assert run(corpus, "--data.layout=packed", task="Own") == 0

@@ -129,7 +129,7 @@ def test_newest_valid_skips_the_damaged_and_names_it(tmp_path: Path) -> None:
     second.write_bytes(second.read_bytes()[:100])
     found, skipped = newest_valid(tmp_path)
     assert found == first
-    assert skipped == [f"{path} is damaged and was skipped" for path in (third, second)]
+    assert skipped == [f"{path}: is damaged or no checkpoint at all; it is skipped" for path in (third, second)]
 
 
 def test_a_crash_before_the_index_line_loses_nothing(tmp_path: Path) -> None:

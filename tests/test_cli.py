@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from ptm_lightning.__main__ import COMMANDS, main
 from ptm_lightning.plugins import find_class
 from ptm_lightning.presets import merge, preset_names, read_layer
-from ptm_lightning.run import read_config, read_state
+from ptm_lightning.run import RunLock, read_config, read_state
 from ptm_lightning.task import Task
 from ptm_lightning.testing_case import tiny
 
@@ -96,6 +100,15 @@ def test_resume_goes_on_with_more_steps(here: Path, corpus: Path, capfd: pytest.
     assert {4, 8} <= steps
 
 
+def test_resume_says_that_the_schedule_moves(here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]):
+    assert fit(corpus, "--trainer.max_steps=4", "--run_dir=run") == 0
+    capfd.readouterr()
+    assert main(["fit", "--resume=run"]) == 0
+    assert "schedule now" not in capfd.readouterr().err
+    assert main(["fit", "--resume=run", "--trainer.max_steps=6"]) == 0
+    assert "the schedule now ends at step 6, before it was 4" in capfd.readouterr().err.splitlines()
+
+
 def test_resume_refuses_another_setting_with_both_values(here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]):
     assert fit(corpus, "--trainer.max_steps=2", "--run_dir=run") == 0
     capfd.readouterr()
@@ -111,6 +124,18 @@ def test_validate_and_predict_with_the_run(trained: Path, here: Path, capfd: pyt
     row = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert row["text"] == "the [MASK] of it"
     assert len(row["guesses"][0]) == 5
+
+
+def test_two_processes_evaluate_every_document_once(trained: Path):
+    program = [sys.executable, "-m", "ptm_lightning", "validate", "--run_dir", str(trained)]
+    several = ["--data.batch_tokens=128", "--trainer.accelerator=cpu"]  # 11 batches
+
+    def screen(processes: int) -> str:
+        run = subprocess.run([*program, *several, f"--trainer.devices={processes}"], capture_output=True, text=True)
+        return run.stdout
+
+    assert screen(1).splitlines()[1].startswith("val/loss")
+    assert screen(2) == screen(1)
 
 
 def test_predict_keeps_ids_and_order(trained: Path, here: Path):
@@ -155,10 +180,48 @@ def test_list_names_everything_with_a_line(capfd: pytest.CaptureFixture[str]):
 
 
 def test_help_shows_the_task_first(capfd: pytest.CaptureFixture[str]):
-    assert main(["fit", "--help"]) == 0
+    assert main(["fit", "--config", "mlm", "--help"]) == 0
     screen = capfd.readouterr().out
     assert screen.index("--model.size") < screen.index("--data.train") < screen.index("--trainer.max_steps")
     assert "Share of the tokens that become targets in training. (default: 0.15)" in screen
+
+
+def test_help_shows_how_values_are_written_and_what_the_preset_gives(capfd: pytest.CaptureFixture[str]):
+    assert main(["fit", "--config", "mlm", "--help"]) == 0
+    screen = capfd.readouterr().out
+    for line in (
+        "Set already: --max_tokens 20000000",
+        "  --model.size tiny|mini|small|medium|base|large",
+        "  --model.betas NUMBER NUMBER",
+        "  --data.train TEXT ...",
+        "  --data.columns.NAME TEXT",
+        "        Its size. (default: 30522)",
+        "        The value at which to clip gradients. (default: 1.0)",
+    ):
+        assert line in screen.splitlines()
+    assert "None" not in screen
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_only_its_own_flags(command: str, capfd: pytest.CaptureFixture[str]):
+    assert main([command, "--help"]) == 0
+    screen = capfd.readouterr().out
+    assert ("--resume" in screen) == (command == "fit")
+    assert ("--checkpoint" in screen) == (command in ("validate", "test", "predict", "export"))
+    assert ("--model CLASS" in screen) == (command not in ("list", "export"))
+
+
+def test_a_warning_is_one_line(here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]):
+    assert fit(corpus, "--trainer.max_steps=2", "--run_dir=run") == 0
+    newest = sorted((here / "run/checkpoints").glob("step=*.ckpt"))[-1]
+    newest.write_bytes(b"torn")
+    capfd.readouterr()
+    program = [sys.executable, "-m", "ptm_lightning"]
+    assert subprocess.run([*program, "fit", "--resume=run", "--trainer.max_steps=3"]).returncode == 0
+    assert (
+        "warning: run/checkpoints: this run starts from step 1; newer checkpoints are set aside as "
+        "step=00000002.ckpt.old"
+    ) in capfd.readouterr().err.splitlines()
 
 
 def test_the_program_helps_itself(capfd: pytest.CaptureFixture[str]):
@@ -200,38 +263,75 @@ MISTAKES = [
     ),
     (["fit", "--modle.size", "tiny"], "error: --modle.size: no such key; did you mean 'model'?"),
     (["fit", "--data.seed"], "error: --data.seed: give a value"),
+    (["fit", "--model.size", "huge"], "error: --model.size huge: give tiny, mini, small, medium, base, large"),
+    (["fit", "--trainer.max_steps", "many"], "error: --trainer.max_steps many: give a whole number"),
+    (["fit", "--model.ema", "x"], "error: --model.ema x: give a number"),
+    (["fit", "--data.columns", "text"], "error: --data.columns text: give names with values"),
+    (
+        ["fit", "--trainer.callbacks", "Foo"],
+        "error: --trainer.callbacks Foo: no such class (python -m ptm_lightning list)",
+    ),
+    (["list", "--foo"], "error: --foo: list has no such flag (python -m ptm_lightning list --help)"),
     (["fit", "--plugin", "none.py"], "error: --plugin none.py: no such file"),
     (["fit", "--data.mask_rate", "2"], "error: --data.mask_rate 2.0: give a share between 0 and 1, such as 0.15"),
-    (["fit", "--data.train", "some.txt", "--model.architecture", "brt"], None),
-    (["fit", "--data.train", "missing.txt"], None),
-    (["fit", "--data.train", "empty.txt"], None),
-    (["fit", "--data.train", "latin.txt"], None),
-    (["fit", "--data.train", "broken.jsonl"], None),
-    (["fit", "--data.train", "column.jsonl"], None),
-    (["fit", "--data.train", "blank.jsonl"], None),
-    (["fit", "--data.train", "one.txt"], None),
-    (["fit", "--run_dir", "held"], None),
-    (["fit", "--resume", "nowhere"], None),
+    (
+        ["fit", "--data.train", "some.txt", "--model.architecture", "brt"],
+        "error: --model.architecture brt: no such architecture, did you mean 'bert'?",
+    ),
+    (
+        ["fit", "--data.train", "missing.txt"],
+        "error: --data.train: no file 'missing.txt'; did you mean 'latin.txt'?",
+    ),
+    (
+        ["fit", "--data.train", "dangling.csv"],
+        "error: --data.train: can't read 'dangling.csv' (No such file or directory); check it and its permissions",
+    ),
+    (["fit", "--data.train", "empty.txt"], "error: --data.train: 'empty.txt' is empty; fill it or leave it out"),
+    (
+        ["fit", "--data.train", "latin.txt"],
+        "error: --data.train: latin.txt:2: byte 4 of the line (0xf6) is not UTF-8; "
+        "convert it with iconv -f ITS_ENCODING -t UTF-8",
+    ),
+    (
+        ["fit", "--data.train", "broken.jsonl"],
+        "error: --data.train: broken.jsonl:2: broken JSON (Expecting value, column 9); repair the line",
+    ),
+    (
+        ["fit", "--data.train", "column.jsonl"],
+        "error: --data.train: column.jsonl:1: no column 'text'; the columns are body, number; "
+        "name yours with --data.columns.text=body",
+    ),
+    (
+        ["fit", "--data.train", "blank.jsonl"],
+        "error: --data.tokenizer train: --data.train holds no text to train a tokenizer on",
+    ),
+    (
+        ["fit", "--data.train", "one.txt"],
+        "error: --data.train: no document with text but those held out; give more, or --data.validation",
+    ),
+    (
+        ["fit", "--data.train", "some.txt", "--trainer.accumulate_grad_batches=99"],
+        "error: --data.train: the corpus is too small: 93 rows for an optimizer step of 99 micro-batches; "
+        "give more text, or lower --trainer.accumulate_grad_batches or --trainer.devices",
+    ),
+    (
+        ["fit", "--plugin", "broken.py"],
+        "error: --plugin broken.py: HERE/broken.py:2: ModuleNotFoundError: No module named 'nothing'",
+    ),
+    (["fit", "--plugin", "syntax.py"], "error: --plugin syntax.py: HERE/syntax.py:2: SyntaxError: invalid syntax"),
+    (
+        ["fit", "--run_dir", "held"],
+        f"error: run folder held is in use by process {os.getpid()} on {socket.gethostname()}; "
+        "wait for it or choose another --run_dir",
+    ),
+    (["fit", "--resume", "nowhere"], "error: --resume nowhere: there is no run in it"),
     (["fit", "--resume"], "error: --resume: no unfinished run of default (MaskedLM) below runs; name its folder"),
     (
         ["predict", "--text", "x"],
         "error: --run_dir: there is no run below runs; train one with fit, or name its folder",
     ),
-    (["validate", "--run_dir", "held", "--checkpoint", "foreign.ckpt"], None),
+    (["validate", "--run_dir", "held"], "error: --run_dir held: there is no run in it"),
 ]
-PARTS = {
-    "brt": ["--model.architecture", "did you mean", "bert"],
-    "missing.txt": ["--data.train", "missing.txt"],
-    "empty.txt": ["--data.train", "empty.txt", "empty"],
-    "latin.txt": ["latin.txt:2", "UTF-8", "iconv"],
-    "broken.jsonl": ["broken.jsonl:2"],
-    "column.jsonl": ["column.jsonl:1", "body", "--data.columns.text=body"],
-    "blank.jsonl": ["--data.train", "no text"],
-    "one.txt": ["--data.train", "--data.validation"],
-    "held": ["run folder held is in use"],
-    "nowhere": ["nowhere"],
-    "foreign.ckpt": ["held"],
-}
 
 
 @pytest.fixture
@@ -241,30 +341,24 @@ def mess(here: Path) -> Path:
     (here / "empty.txt").write_text("")
     (here / "latin.txt").write_bytes("first\nsch\xf6n\n".encode("latin-1"))
     (here / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
-    (here / "column.jsonl").write_text('{"body": "some text"}\n')
+    (here / "column.jsonl").write_text('{"body": "some text", "number": 3}\n')
     (here / "blank.jsonl").write_text('{"text": " "}\n{"text": ""}\n')
     (here / "some.txt").write_text("\n\n".join(f"document {i} has the number {i * i}" for i in range(99)))
     (here / "one.txt").write_text("one single document of a few words\n")
-    (here / "foreign.ckpt").write_bytes(b"no checkpoint")
+    (here / "dangling.csv").symlink_to("gone.txt")
+    (here / "broken.py").write_text("import json\nimport nothing\n")
+    (here / "syntax.py").write_text("import json\nimport import\n")
     return here
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
-)
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
 def test_a_mistake_gets_one_clear_message(
-    mess: Path, arguments: list[str], message: str | None, capfd: pytest.CaptureFixture[str]
+    mess: Path, arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ):
-    from ptm_lightning.run import RunLock
-
-    before = {path: path.read_bytes() for path in mess.iterdir() if path.is_file()}
     with RunLock(mess / "held"):
-        assert main([*arguments, *(SIZE[1:] if arguments[-1] in PARTS and arguments[0] == "fit" else [])]) == 2
-    last = capfd.readouterr().err.strip().splitlines()[-1]
-    assert "Traceback" not in last
-    assert last.startswith("error: ")
-    if message is not None:
-        assert last == message
-    for part in PARTS.get(arguments[-1], []):
-        assert part in last, last
-    assert before == {path: path.read_bytes() for path in mess.iterdir() if path in before}
+        before = {path: path.is_file() and path.read_bytes() for path in mess.rglob("*")}
+        assert main([*arguments, *(SIZE[1:] if "--data.train" in arguments else [])]) == 2
+        assert {path: path.is_file() and path.read_bytes() for path in mess.rglob("*")} == before
+    screen = capfd.readouterr().err
+    assert screen.strip().splitlines()[-1] == message.replace("HERE", str(mess))
+    assert "Traceback" not in screen

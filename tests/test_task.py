@@ -175,14 +175,6 @@ def test_validation_is_frozen_and_trains_nothing(corpus: Path, tmp_path: Path):
     assert {"val/loss", "val/perplexity", "val/accuracy", "val/loss_new_sentences"} <= set(first)
 
 
-def test_a_cut_window_is_refused(corpus: Path, tmp_path: Path):
-    task, data = make(corpus)
-    with pytest.raises(
-        UserError, match="limit_train_batches 5 cuts an optimizer step of 2 micro-batches; give a multiple"
-    ):
-        trainer(tmp_path, accumulate_grad_batches=2, limit_train_batches=5).fit(task, data)
-
-
 def test_a_run_without_an_end_is_refused(corpus: Path, tmp_path: Path):
     task, data = make(corpus)
     with pytest.raises(UserError, match=r"--trainer\.max_steps: give the run an end"):

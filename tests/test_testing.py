@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from ptm_lightning.tasks.masked_lm import MaskCollate, MaskedLM, MaskedLMData
+from ptm_lightning.tasks.masked_lm import MaskedLM, MaskedLMData
 from torch.nn import functional
 from torch.utils.data import get_worker_info
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.layout import Pieces
+from ptm_lightning.data.masked import MaskCollate
 from ptm_lightning.data.module import TextData
 from ptm_lightning.plugins import load_plugins, subclasses
 from ptm_lightning.task import Task
@@ -41,22 +42,30 @@ def words_stay_whole(case: Case) -> None:
             assert not torn, f"torn words: {torn}"
 
 
-OF_A_TASK: dict[str, tuple[Clause, ...]] = {"MaskedLM": (targets_restore_the_text,)}
+OF_A_TASK: dict[str, tuple[Clause, ...]] = {
+    "MaskedLM": (targets_restore_the_text,),
+    "ReplacedTokenDetection": (targets_restore_the_text,),
+}
 """Clauses that hold for some objectives only."""
 
 
 ARGUMENTS: dict[str, dict[str, Any]] = {"CausalLM": {"max_new_tokens": 8}}
 """Arguments of tasks whose defaults are too large for the contract's networks."""
 
+DATA: dict[str, dict[str, Any]] = {"PermutationLM": {"tokenizer_algorithm": "wordpiece"}}
+"""Arguments of data modules: the texts to predict for have WordPiece's mask."""
+
 ALTERNATIVES: dict[str, dict[str, Any]] = {
     "CausalLM": {
-        "num_beams": 3,
+        "num_beams": Alternative(3, given={"temperature": 1.0}),
         "temperature": 1.0,
         "top_p": Alternative(0.05, given={"temperature": 2.0}),
         "architecture": "llama",
     },
+    "NextSentence": {"short_share": 0.9},
+    "SentenceOrder": {"short_share": 0.9},
 }
-"""Other values of arguments whose type suggests none, for the clause that every argument counts."""
+"""Other values of arguments where the type suggests none, or one that changes nothing on so few texts."""
 
 
 @pytest.mark.parametrize(
@@ -69,7 +78,13 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
 )
 def test_built_in(task: type[Task], clause: Clause) -> None:
     name = task.__name__
-    check_task(task, clauses=[clause], arguments=ARGUMENTS.get(name), alternatives=ALTERNATIVES.get(name))
+    check_task(
+        task,
+        clauses=[clause],
+        data=DATA.get(name),
+        arguments=ARGUMENTS.get(name),
+        alternatives=ALTERNATIVES.get(name),
+    )
 
 
 def test_all_built_in_tasks_are_found() -> None:
@@ -98,7 +113,7 @@ def test_other_layouts(layout: str, clause: str) -> None:
     check_task(MaskedLM, data={"layout": layout}, clauses=[NAMED[clause]])
 
 
-@pytest.mark.parametrize("masking", ["word", "span"])
+@pytest.mark.parametrize("masking", ["word", "span", "ngram"])
 def test_words_stay_whole(masking: str) -> None:
     check_task(
         MaskedLM, data={"masking": masking, "vocab_size": 90}, clauses=[words_stay_whole, targets_restore_the_text]

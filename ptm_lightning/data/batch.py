@@ -41,12 +41,16 @@ class Batch(TypedDict, total=False):
     """(R, U) encoder-decoders only; target_index then points into the R * U places of the decoder."""
     decoder_lengths: Tensor
     """(R,) real tokens of each row of the decoder."""
+    labels: Tensor
+    """(R,) the right class of each row, where the objective has one."""
     counts: dict[str, int]
     """How much of each term the batch holds, by the term's name, and "tokens", those that aren't padding."""
     fresh: Tensor
     """(N,) evaluation only: whether a target lies in a sentence that training does not contain."""
     bytes: Tensor
     """(R,) evaluation of causal language models only: bytes of a row's text (UTF-8)."""
+    chances: Tensor
+    """(N,) replaced token detection only: integers below 2**30 that decide what a target is replaced by."""
     texts: list[tuple[str, str]]
     """Prediction only: (id, text) of each row."""
     step_counts: dict[str, int]

@@ -42,6 +42,7 @@ class CorpusSettings:
     columns: tuple[tuple[str, str], ...]
     validation_share: float
     cache: Path
+    sentence_starts: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,16 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
     keys = {flag: [_content_key(source, settings.cache) for source in found] for flag, found in sources.items()}
     tokenizer = _tokenizer(settings, given, sources["--data.train"], keys["--data.train"])
     coder, text = raw(tokenizer), to_text(tokenizer)[0]
-    reading_settings = {"split_text": settings.split_text, "columns": settings.columns}
+    reading_settings: dict[str, Any] = {"split_text": settings.split_text, "columns": settings.columns}
+    if starts := settings.sentence_starts:
+        reading_settings["sentence_starts"] = True
 
     share = 0.0 if settings.validation else settings.validation_share
     folder = settings.cache / "tokens" / store_key(keys["--data.train"], text, reading_settings | {"held_out": share})
     if not folder.exists():
         with reading("tokenizing", _size(sources["--data.train"])) as advance:
             texts = _texts(sources["--data.train"], "--data.train", settings)
-            build_stores(texts, coder, folder, validation_share=share, on_progress=advance)
+            build_stores(texts, coder, folder, validation_share=share, sentence_starts=starts, on_progress=advance)
         logger.info("tokens are kept in %s (delete it to free the space)", settings.cache)
     train = TokenStore.open(folder / "train")
 
@@ -95,7 +98,15 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
         if not other_folder.exists():
             with reading("tokenizing", _size(sources[flag])) as advance:
                 texts = _texts(sources[flag], flag, settings)
-                build_store(texts, coder, other_folder, sentences_of=train.folder, on_progress=advance, flag=flag)
+                build_store(
+                    texts,
+                    coder,
+                    other_folder,
+                    sentences_of=train.folder,
+                    sentence_starts=starts,
+                    on_progress=advance,
+                    flag=flag,
+                )
         return TokenStore.open(other_folder)
 
     if not settings.validation and not share:

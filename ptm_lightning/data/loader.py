@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -67,6 +67,21 @@ class StepLoader:
         for batch in step:
             batch["step_counts"] = total
         return step
+
+
+@dataclass(frozen=True)
+class Share(Generic[T]):
+    """This process's share of the batches. Lightning would share out a bare DataLoader once more."""
+
+    loader: DataLoader[T]
+
+    def __iter__(self) -> Iterator[T]:
+        """The batches, in order."""
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.loader)
 
 
 def data_loader(dataset: Dataset[T], keys: Iterable[Key], num_workers: int, pin_memory: bool = False) -> DataLoader[T]:

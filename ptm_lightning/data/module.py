@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from functools import cached_property, partial
-from typing import Any, Literal, dataclass_transform
+from typing import Any, ClassVar, Literal, dataclass_transform
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -15,7 +15,7 @@ from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.cache import cache_folder
 from ptm_lightning.data.corpus import CorpusSettings, prepare_corpus
 from ptm_lightning.data.layout import Frame, LayOut, Layout, Pieces, lay_out
-from ptm_lightning.data.loader import Batches, StepLoader, data_loader
+from ptm_lightning.data.loader import Batches, Share, StepLoader, data_loader
 from ptm_lightning.data.plan import Plan
 from ptm_lightning.data.predict import Text, predict_texts
 from ptm_lightning.data.show import show_row
@@ -75,6 +75,9 @@ class TextData(LightningDataModule):
     """Where tokens are kept. Default: $PTM_CACHE, or ptm_lightning in the user's cache folder."""
     seed: int = 0
     """Of the order of the data and of the noise."""
+
+    sentence_starts: ClassVar[bool] = False
+    """Whether the stores must say where sentences begin."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -159,11 +162,11 @@ class TextData(LightningDataModule):
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Share[Batch]:
         """Every validation document once, always with the same noise."""
         return self._evaluation(self.corpus.validation)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Share[Batch]:
         """Every test document once, always with the same noise."""
         if self.corpus.test is None:
             raise UserError("--data.test: no source given")
@@ -220,12 +223,12 @@ class TextData(LightningDataModule):
             shuffle,
         )
 
-    def _evaluation(self, store: TokenStore) -> DataLoader[Batch]:
+    def _evaluation(self, store: TokenStore) -> Share[Batch]:
         plan = self._plan(store, (0, len(store)), window=1, shuffle=False)
         keys = list(plan.from_window(0, 0))
         if (trainer := self.trainer) is not None:
             keys = keys[trainer.global_rank :: trainer.world_size]
-        return data_loader(Batches(plan, self.collator(store, evaluate=True)), keys, self.num_workers)
+        return Share(data_loader(Batches(plan, self.collator(store, evaluate=True)), keys, self.num_workers))
 
     # What the parts are made of
 
@@ -251,6 +254,7 @@ class TextData(LightningDataModule):
             columns=tuple(sorted((self.columns or {}).items())),
             validation_share=self.validation_share,
             cache=cache_folder(self.cache_dir),
+            sentence_starts=self.sentence_starts,
         )
 
     def _given_tokenizer(self) -> PreTrainedTokenizerFast | None:

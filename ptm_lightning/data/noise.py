@@ -15,11 +15,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Unit = Literal["token", "word", "span"]
-
-SPAN_SUCCESS = 0.2
-"""SpanBERT's geometric distribution of span lengths, in words."""
-SPAN_LONGEST = 10
+Unit = Literal["token", "word", "span", "ngram"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -36,10 +32,20 @@ class Purpose(IntEnum):
     MIX = 7
     BATCH = 8
     DROPOUT = 9
+    SHORT = 40
+    SHORT_LENGTH = 41
+    SPLIT = 42
+    NEGATIVE = 43
+    OTHER = 44
+    SENTENCE = 45
+    CUT_FIRST = 46
+    CUT_SECOND = 47
     TARGET_LENGTH = 50
     TARGET_ROUNDING = 51
     TARGET_PLACE = 52
     FACTORISATION = 53
+    SAMPLE = 60
+    GENERATOR = 61
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -84,15 +90,21 @@ class Masked(NamedTuple):
     """(n,)"""
 
 
-def span_starts(word_starts: Bools, tokens: Tokens, seed: int) -> Bools:
-    """Cuts each example into spans of whole words, with lengths drawn from SpanBERT's distribution.
+SPAN_LENGTHS: Floats = 0.8 ** np.arange(10, dtype=np.float64)
+"""SpanBERT's lengths in words: geometric (success 0.2), at most 10 (arXiv:1907.10529)."""
+NGRAM_LENGTHS: Floats = np.array([1, 1 / 2, 1 / 3])
+"""ALBERT's: an n-gram of n words, at most 3, in proportion to 1 / n (arXiv:1909.11942)."""
 
-    Lengths follow a geometric distribution (success 0.2) of at most 10 words (arXiv:1907.10529). Cutting the whole text
-    and then choosing spans gives spans that never overlap, without a loop.
+
+def span_starts(word_starts: Bools, tokens: Tokens, lengths: Floats, seed: int) -> Bools:
+    """Cuts each example into spans of whole words, with lengths drawn from a distribution.
+
+    Cutting the whole text and then choosing spans gives spans that never overlap, without a loop.
 
     Args:
         word_starts: (n,) true where a word begins.
         tokens: The n tokens.
+        lengths: How likely spans of 1, 2, ... words are, in proportion.
         seed: The run's seed.
 
     Returns:
@@ -100,12 +112,13 @@ def span_starts(word_starts: Bools, tokens: Tokens, seed: int) -> Bools:
     """
     first = np.flatnonzero(word_starts)
     example = tokens.example[first]
-    lengths = _geometric(uniform(seed, tokens.draw[first], tokens.offset[first], Purpose.SPAN))
+    drawn = uniform(seed, tokens.draw[first], tokens.offset[first], Purpose.SPAN)
+    words = np.searchsorted(np.cumsum(lengths / lengths.sum())[:-1], drawn, side="right") + 1
     opens = np.flatnonzero(np.diff(example, prepend=-1))
     ends = np.append(opens[1:], len(first))
     sizes = ends - opens
-    total = np.cumsum(lengths)
-    before_example = np.repeat(total[opens] - lengths[opens], sizes)
+    total = np.cumsum(words)
+    before_example = np.repeat(total[opens] - words[opens], sizes)
     boundary = np.repeat(opens, sizes) + total - before_example
     starts = np.zeros(len(first), dtype=np.bool_)
     starts[opens] = True
@@ -113,13 +126,6 @@ def span_starts(word_starts: Bools, tokens: Tokens, seed: int) -> Bools:
     spans = np.zeros(len(word_starts), dtype=np.bool_)
     spans[first[starts]] = True
     return spans
-
-
-def _geometric(u: Floats) -> Ints:
-    lengths = np.arange(1, SPAN_LONGEST + 1)
-    share = SPAN_SUCCESS * (1 - SPAN_SUCCESS) ** (lengths - 1)
-    cumulative = np.cumsum(share / share.sum())
-    return np.searchsorted(cumulative[:-1], u, side="right").astype(np.int64) + 1
 
 
 def choose(tokens: Tokens, unit_starts: Bools, rate: float, seed: int) -> Ints:
@@ -171,7 +177,7 @@ def mask(
 
     Args:
         tokens: The n tokens that may be masked; at least one.
-        unit_starts: (n,) true where a unit (token, word or span) begins.
+        unit_starts: (n,) true where a unit (token, word, span or n-gram) begins.
         rate: Share of tokens to choose, in (0, 1).
         mask_share: Share of the chosen units that become the mask token.
         random_share: Share of the chosen units that become random tokens; the rest stays.

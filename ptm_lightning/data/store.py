@@ -1,10 +1,10 @@
 """Tokens once, in files mapped into memory: built in one pass, atomically, shared by the processes of a machine.
 
 A store is a folder: tokens.bin, offsets.bin, counts.bin, info.json; a training store also has sentences.bin (sorted
-hashes of its sentences), a store compared with a training store has fresh.bin.
+hashes of its sentences), a store compared with a training store has fresh.bin. One for objectives on sentences has
+starts.bin.
 """
 
-import errno
 import fcntl
 import json
 import logging
@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 
 from ptm_lightning.data.store_writer import FORMAT, Progress, number, write_store
 from ptm_lightning.errors import UserError
+from ptm_lightning.files import disk_is_full
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ class TokenStore:
     """How often each id occurs, shape (vocabulary,)."""
     fresh: npt.NDArray[np.bool_] | None
     """True where a token lies in a sentence that the training store doesn't contain, shape (tokens,)."""
+    sentence_starts: npt.NDArray[np.int64] | None
+    """Where sentences begin, ascending; a document always begins one. Shape (sentences,)."""
     info: dict[str, Any]
     """documents, tokens, characters, bytes (UTF-8), unknown, empty, repaired, duplicates."""
 
@@ -58,6 +61,7 @@ class TokenStore:
             offsets=mapped("offsets", "int64"),
             counts=mapped("counts", "int64"),
             fresh=mapped("fresh", "bool") if (folder / "fresh.bin").exists() else None,
+            sentence_starts=mapped("starts", "int64") if (folder / "starts.bin").exists() else None,
             info=info,
         )
 
@@ -93,6 +97,7 @@ def build_stores(
     folder: Path,
     *,
     validation_share: float,
+    sentence_starts: bool = False,
     on_progress: Progress | None = None,
     flag: str = "--data.train",
 ) -> None:
@@ -105,6 +110,7 @@ def build_stores(
         tokenizer: Without padding and truncation, see `ptm_lightning.data.tokenizer.raw`.
         folder: Appears complete or not at all. Other processes wait for the one that builds.
         validation_share: Share of documents to hold out, 0 <= share < 1.
+        sentence_starts: Whether to store where sentences begin, which takes longer.
         on_progress: Takes the bytes of text (UTF-8) tokenized since the last call.
         flag: What the user gave the texts with, for messages.
 
@@ -117,13 +123,14 @@ def build_stores(
         with open(partial / "held_out.jsonl", "w+", encoding="ascii") as spool:
             kept = _kept(texts, validation_share, spool)
             left = " but those held out; give more, or --data.validation" if validation_share else ""
-            write_store(kept, tokenizer, partial / "train", None, on_progress, f"{flag}: no document with text{left}")
+            none = f"{flag}: no document with text{left}"
+            write_store(kept, tokenizer, partial / "train", None, sentence_starts, on_progress, none)
             if validation_share:
                 spool.seek(0)
                 held_out = (json.loads(line) for line in spool)
                 compare = partial / "train" / "sentences.bin"
                 none = f"--data.validation: a share of {validation_share:g} of {flag} is no document; give a source"
-                write_store(held_out, tokenizer, partial / "validation", compare, on_progress, none)
+                write_store(held_out, tokenizer, partial / "validation", compare, sentence_starts, on_progress, none)
         os.remove(partial / "held_out.jsonl")
 
 
@@ -133,6 +140,7 @@ def build_store(
     folder: Path,
     *,
     sentences_of: Path | None = None,
+    sentence_starts: bool = False,
     on_progress: Progress | None = None,
     flag: str = "--data.validation",
 ) -> None:
@@ -143,6 +151,7 @@ def build_store(
         tokenizer: Without padding and truncation.
         folder: Appears complete or not at all.
         sentences_of: A training store's folder: tokens of sentences that it doesn't contain are marked as fresh.
+        sentence_starts: Whether to store where sentences begin.
         on_progress: Takes the bytes of text (UTF-8) tokenized since the last call.
         flag: What the user gave the texts with, for messages.
 
@@ -152,7 +161,8 @@ def build_store(
     with _once(folder) as partial:
         if partial is not None:
             compare = sentences_of / "sentences.bin" if sentences_of else None
-            write_store(texts, tokenizer, partial, compare, on_progress, f"{flag}: no document with text")
+            none = f"{flag}: no document with text"
+            write_store(texts, tokenizer, partial, compare, sentence_starts, on_progress, none)
 
 
 @contextmanager
@@ -181,10 +191,10 @@ def _once(folder: Path) -> Iterator[Path | None]:
             os.replace(partial, folder)
             _sync_folder(folder.parent)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not disk_is_full(error):
                 raise
             raise UserError(
-                f"no space left on disk while writing {folder}; free some, or set another folder"
+                f"no space left on disk while writing {folder}; make room, or choose another --data.cache_dir"
             ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)

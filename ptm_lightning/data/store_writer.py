@@ -4,7 +4,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain
@@ -116,6 +116,27 @@ def _fresh_tokens(folder: Path, compare: Path) -> Iterator[Take]:
 def _fresh(texts: list[str], encodings: list[Encoding], compare: Path) -> npt.NDArray[np.bool_]:
     """Which tokens of these texts lie in sentences that the set doesn't hold, shape (tokens,)."""
     fresh = ~contains(compare, np.concatenate([hashes(text) for text in texts]))
+    return np.asarray(fresh[_sentence_numbers(texts, encodings)])
+
+
+@contextmanager
+def _sentence_starts(folder: Path) -> Iterator[Take]:
+    """Writes where sentences begin."""
+    before = 0
+    with open(folder / "starts.bin", "wb") as file:
+
+        def take(texts: list[str], encodings: list[Encoding]) -> None:
+            nonlocal before
+            if texts:
+                numbers = _sentence_numbers(texts, encodings)
+                file.write((before + np.flatnonzero(np.diff(numbers, prepend=-1))).data)
+                before += len(numbers)
+
+        yield take
+
+
+def _sentence_numbers(texts: list[str], encodings: list[Encoding]) -> npt.NDArray[np.int64]:
+    """The sentence of each token, counted through all texts, shape (tokens,)."""
     parts, first = [], 0
     for text, encoding in zip(texts, encodings, strict=True):
         starts = np.array([start for start, _ in spans(text)], dtype=np.int64)
@@ -123,7 +144,7 @@ def _fresh(texts: list[str], encodings: list[Encoding], compare: Path) -> npt.ND
         last = np.array([max(end - 1, start) for start, end in encoding.offsets], dtype=np.int64)
         parts.append(first + np.maximum(np.searchsorted(starts, last, side="right") - 1, 0))
         first += len(starts)
-    return np.asarray(fresh[np.concatenate(parts)])
+    return np.asarray(np.concatenate(parts))
 
 
 def write_store(
@@ -131,6 +152,7 @@ def write_store(
     tokenizer: Tokenizer,
     folder: Path,
     compare: Path | None,
+    sentence_starts: bool,
     on_progress: Progress | None,
     none: str,
 ) -> None:
@@ -141,6 +163,7 @@ def write_store(
         tokenizer: Without padding and truncation.
         folder: Is made if it isn't there.
         compare: The sentences.bin of a training store; None for a store that others are compared with.
+        sentence_starts: Whether to store where sentences begin.
         on_progress: Takes the bytes of text (UTF-8) tokenized since the last call.
         none: What to say when no document has any text.
 
@@ -159,9 +182,10 @@ def write_store(
         open(folder / "offsets.bin", "wb") as offsets,
         HashSet(folder / "documents.bin") as documents,
         sentences as take,
+        _sentence_starts(folder) if sentence_starts else nullcontext() as take_starts,
     ):
         offsets.write(np.zeros(1, dtype=np.int64).data)
-        for batch, encodings in _encoded(texts, tokenizer, offsets=compare is not None):
+        for batch, encodings in _encoded(texts, tokenizer, offsets=compare is not None or sentence_starts):
             lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
             ids = np.fromiter(chain.from_iterable([e.ids for e in encodings]), dtype, int(lengths.sum()))
             tokens.write(ids.data)
@@ -170,6 +194,8 @@ def write_store(
             counts += np.bincount(ids, minlength=size)
             documents.add(np.array(batch.hashes, dtype=np.uint64)[filled])
             take(batch.texts, encodings)
+            if take_starts is not None:
+                take_starts(batch.texts, encodings)
             _count(totals, batch, len(ids), int(filled.sum()))
             if batch.ends_source:
                 ends.append(totals["documents"])

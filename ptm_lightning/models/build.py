@@ -146,8 +146,8 @@ def check_fit(network: PreTrainedModel, tokenizer_length: int, max_length: int) 
     rows = embeddings.weight.shape[0]
     if tokenizer_length > rows:
         raise UserError(
-            f"the tokenizer has {tokenizer_length} ids, the model's embeddings {rows} rows; "
-            "use the model's own tokenizer with --data.tokenizer"
+            f"--data.tokenizer: the tokenizer has {tokenizer_length} ids, but the model's embeddings only {rows} rows; "
+            "take the tokenizer that the model was trained with"
         )
     limit = max_positions(network)
     if limit is not None and max_length > limit:

@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 
-from ptm_lightning.data.noise import Purpose, Tokens, choose, hash64, mask, span_starts, uniform
+from ptm_lightning.data.noise import (
+    NGRAM_LENGTHS,
+    SPAN_LENGTHS,
+    Purpose,
+    Tokens,
+    choose,
+    hash64,
+    mask,
+    span_starts,
+    uniform,
+)
 from ptm_lightning.data.shuffle import permuted
 
 ORDINARY = np.arange(5, 1000)
@@ -28,7 +38,7 @@ def noised(tokens: Tokens, starts: np.ndarray, rate: float = 0.15, seed: int = 0
 def units(tokens: Tokens, kind: str) -> np.ndarray:
     if kind == "token":
         return np.ones(len(tokens.ids), dtype=bool)
-    return word_starts(tokens) if kind == "word" else span_starts(word_starts(tokens), tokens, 0)
+    return word_starts(tokens) if kind == "word" else span_starts(word_starts(tokens), tokens, SPAN_LENGTHS, 0)
 
 
 def test_uniform_numbers_are_uniform_and_independent():
@@ -88,13 +98,21 @@ def test_kind_is_decided_for_a_whole_word():
 def test_span_lengths_follow_the_truncated_geometric_distribution():
     tokens = text(2000)
     words = np.diff(tokens.example, prepend=-1) > -1
-    starts = span_starts(words, tokens, 0)
+    starts = span_starts(words, tokens, SPAN_LENGTHS, 0)
     lengths = np.diff(np.flatnonzero(starts))
     inside = np.diff(tokens.example[starts]) == 0  # the last span of an example may be cut by its end
     share = 0.2 * 0.8 ** np.arange(10)
     expected = (share / share.sum() * np.arange(1, 11)).sum()
     assert lengths.max() <= 10
     assert abs(lengths[inside].mean() - expected) < 0.15  # 3.8 words in SpanBERT
+
+
+def test_ngrams_are_in_proportion_to_one_by_their_length():
+    tokens = text(3000)
+    starts = span_starts(np.ones(len(tokens.ids), dtype=bool), tokens, NGRAM_LENGTHS, 0)
+    lengths = np.diff(np.flatnonzero(starts))[np.diff(tokens.example[starts]) == 0]
+    shares = np.bincount(lengths, minlength=4)[1:] / len(lengths)
+    assert np.abs(shares - np.array([6, 3, 2]) / 11).max() < 0.01
 
 
 @pytest.mark.parametrize("kind", ["token", "word"])

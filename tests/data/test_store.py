@@ -89,6 +89,31 @@ def test_fresh_tokens_lie_in_sentences_that_training_lacks(tokenizer: Tokenizer,
     assert {True, False} == set(expected)
 
 
+@pytest.mark.parametrize("algorithm", ["wordpiece", "bpe", "unigram"])
+def test_sentence_starts_are_those_of_the_text(algorithm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_writer, "_BATCH_BYTES", 2000)  # many batches
+    texts = [*TEXTS, "\x01", "One. Two\nThree! 天下雨了。我们在家。"]
+    tokenizer = raw(train_tokenizer(texts, algorithm, 700, 64))
+    build_stores(texts, tokenizer, tmp_path / "s", validation_share=0.2, sentence_starts=True)
+    build_store(texts, tokenizer, tmp_path / "t", sentence_starts=True)
+    store = TokenStore.open(tmp_path / "t")
+    expected, place = [], 0
+    for text in texts:
+        sentences, before = [range(a, b) for a, b in spans(text)], None
+        for a, b in tokenizer.encode(text, add_special_tokens=False).offsets:
+            sentence = next((i for i, span in enumerate(sentences) if max(a, b - 1) in span), before or 0)
+            if sentence != before:
+                expected.append(place)
+            before, place = sentence, place + 1
+    assert store.sentence_starts is not None
+    assert store.sentence_starts.tolist() == expected
+    assert set(store.offsets[:-1]) <= set(expected)
+    for name in ("train", "validation"):
+        part = TokenStore.open(tmp_path / "s" / name)
+        assert part.sentence_starts is not None
+        assert set(part.offsets[:-1].tolist()) <= set(part.sentence_starts.tolist())
+
+
 def test_fresh_tokens_with_spaces_in_front(tmp_path: Path) -> None:
     tokenizer = raw(train_tokenizer(TEXTS, "bpe", 600, 64))
     build_stores(["One line. Other"], tokenizer, tmp_path / "s", validation_share=0.0)

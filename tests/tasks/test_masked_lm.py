@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from ptm_lightning.tasks import MaskedLM, MaskedLMData, masked_lm
+from ptm_lightning.tasks import MaskedLM, MaskedLMData
 
+from ptm_lightning.data import masked
 from ptm_lightning.data.noise import mask
+from ptm_lightning.data.words import WordTable
 from ptm_lightning.errors import UserError
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -121,7 +123,7 @@ def test_whole_words_are_masked_whole(corpus: Path, tmp_path: Path, algorithm: s
     target = torch.zeros_like(ids, dtype=torch.bool)
     target[batch["target_index"]] = True
     width = batch["input_ids"].shape[1]
-    words = masked_lm.WordTable.of(data.hf_tokenizer)
+    words = WordTable.of(data.hf_tokenizer)
     torn = 0
     for row in range(batch["input_ids"].shape[0]):
         here = slice(row * width, (row + 1) * width)
@@ -197,6 +199,6 @@ def test_a_shifted_target_would_be_seen(corpus: Path, tmp_path: Path, monkeypatc
         found = mask(*arguments, **keywords)
         return found._replace(chosen=np.roll(found.chosen, 1))
 
-    monkeypatch.setattr(masked_lm, "mask", shifted)
+    monkeypatch.setattr(masked, "mask", shifted)
     with pytest.raises(AssertionError):
         test_an_epoch_rebuilds_the_text(corpus, tmp_path)
