@@ -14,7 +14,7 @@ from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Tokens
 from ptm_lightning.data.permutation import factorisation_order, target_spans
-from ptm_lightning.data.predict import Text
+from ptm_lightning.data.predict import Text, text_batch
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import Algorithm, raw
 from ptm_lightning.errors import UserError
@@ -72,9 +72,10 @@ class PermutationCollate:
 class PermutationLMData(TextData):
     """Text with spans of tokens that are predicted in random order.
 
-    The ids are not masked: a target is hidden from its own prediction, and seen by those after it in the order.
-    (The collator of transformers puts the mask token there, so that no target sees another one's word.) A text has the tokenizer's own frame; a tokenizer trained on the spot
-    has XLNet's, with <sep> and <cls> at the end. In blocks, <cls> opens a row and <sep> closes a document.
+    The ids are not masked: a target is hidden from its own prediction, and seen by those after it in the order. (The
+    collator of transformers puts the mask token there, so that no target sees the word of another.) A text has the
+    tokenizer's own frame; a tokenizer trained on the spot has XLNet's, with <sep> and <cls> at the end. In blocks,
+    <cls> opens a row and <sep> closes a document.
 
     References:
         - XLNet, 2019, https://arxiv.org/abs/1906.08237
@@ -108,11 +109,14 @@ class PermutationLMData(TextData):
             )
         return Frame((cls,), (sep,)) if self.layout == "blocks" else own
 
+    @property
+    def cls_segment(self) -> int:
+        """The segment of the token for classification, by the tokenizer: XLNet's has one of its own."""
+        coded = raw(self.hf_tokenizer).encode("a")
+        return dict(zip(coded.ids, coded.type_ids, strict=True)).get(self.hf_tokenizer.cls_token_id, 0)
+
     def collator(self, store: TokenStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
         """XLNet's targets and their order."""
-        coded = raw(self.hf_tokenizer).encode("a")
-        segments = dict(zip(coded.ids, coded.type_ids, strict=True))
-        cls = self.hf_tokenizer.cls_token_id
         return PermutationCollate(
             store=store,
             frame=self.frame,
@@ -120,8 +124,8 @@ class PermutationLMData(TextData):
             longest=self.longest_span,
             one_in=self.one_in,
             pad_id=self.hf_tokenizer.pad_token_id,
-            cls_id=cls,
-            cls_segment=segments.get(cls, 0),
+            cls_id=self.hf_tokenizer.cls_token_id,
+            cls_segment=self.cls_segment,
             seed=self.seed,
             evaluate=evaluate,
         )
@@ -132,13 +136,12 @@ class PermutationLMData(TextData):
         assert isinstance(collate, PermutationCollate)
         changed, special, orders = [], [], []
         for pieces, batch in seen:
-            rows, order = collate.rows(pieces), batch["order"]
-            changed += [f"place {at}" for at in np.flatnonzero(rows.input_ids.ravel() != batch["input_ids"].flatten())]
-            others = np.setdiff1d(batch["target_index"].numpy(), rows.content)
-            special += [str(self.hf_tokenizer.convert_ids_to_tokens(int(rows.input_ids.ravel()[at]))) for at in others]
-            for row, steps in enumerate(order):
-                if sorted(steps[steps > 0].tolist()) != list(range(1, int((steps > 0).sum()) + 1)):
-                    orders.append(f"row {row}: {steps[steps > 0].tolist()}")
+            rows, order = collate.rows(pieces), batch["order"].numpy()
+            changed += [f"place {at}" for at in np.flatnonzero(rows.input_ids != batch["input_ids"].numpy())]
+            framing = np.setdiff1d(batch["target_index"].numpy(), rows.content)
+            special += self.hf_tokenizer.convert_ids_to_tokens(rows.input_ids.ravel()[framing].tolist())
+            steps = [sorted(row[row > 0].tolist()) for row in order]
+            orders += [f"steps {row}" for row in steps if row != list(range(1, len(row) + 1))]
         yield faults("tokens that are changed", changed)
         yield faults("targets that are not text", special)
         yield faults("orders that are no permutation", orders)
@@ -160,28 +163,13 @@ class PermutationLMData(TextData):
         for text in texts:
             if mask_token not in text.text:
                 raise UserError(f"--data.predict: text {text.id} has no {mask_token} to fill: {text.text[:60]!r}")
-        coded = known(
-            [text.text for text in texts],
-            padding=True,
-            truncation=True,
-            max_length=self.max_length,
-            return_token_type_ids=True,
-            return_tensors="pt",
-        )
-        ids, real = coded["input_ids"], coded["attention_mask"]
-        order = (ids == known.mask_token_id).long()
-        return Batch(
-            input_ids=ids,
-            document_ids=real,
-            position_ids=torch.arange(ids.shape[1]).expand_as(ids),
-            token_type_ids=coded["token_type_ids"],
-            order=order,
-            target_index=torch.nonzero(order.flatten()).squeeze(1),
-            most_targets=int(order.sum(dim=1).max()),
-            padded=bool((real == 0).any()),
-            packed=False,
-            texts=[(text.id, text.text) for text in texts],
-        )
+        batch = text_batch(texts, known, self.max_length)
+        ids = batch["input_ids"]
+        batch["order"] = (ids == known.mask_token_id).long()
+        batch["target_index"] = torch.nonzero(batch["order"].flatten()).squeeze(1)
+        batch["most_targets"] = max(1, int(batch["order"].sum(dim=1).max()))  # masks may be cut off
+        batch["token_type_ids"] = (ids == known.cls_token_id).long() * self.cls_segment
+        return batch
 
 
 class PermutationLM(Task):

@@ -320,4 +320,4 @@ def test_findings_name_what_is_wrong(corpus: Path, tmp_path: Path):
     broken: Batch = {**batch, "order": order, "input_ids": ids, "target_index": index}
     wrong = [finding.wrong for finding in data.findings([(pieces, broken)])]
     assert wrong[:2] == ["place 0", "<sep>"]
-    assert wrong[2].startswith("row 0: ")
+    assert wrong[2].startswith("steps [2, 2")
