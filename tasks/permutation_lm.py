@@ -134,7 +134,9 @@ class PermutationLMData(TextData):
         """Ids and special tokens are untouched, and the steps of each row are a permutation."""
         collate = self.collator(self.corpus.train, evaluate=False)
         assert isinstance(collate, PermutationCollate)
-        changed, special, orders = [], [], []
+        changed: list[str] = []
+        special: list[str] = []
+        orders: list[str] = []
         for pieces, batch in seen:
             rows, order = collate.rows(pieces), batch["order"].numpy()
             changed += [f"place {at}" for at in np.flatnonzero(rows.input_ids != batch["input_ids"].numpy())]
