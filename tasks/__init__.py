@@ -4,6 +4,7 @@ from .causal_lm import CausalLM, CausalLMData
 from .denoising import Denoising, DenoisingData
 from .masked_lm import MaskedLM, MaskedLMData
 from .next_sentence import NextSentence, NextSentenceData
+from .permutation_lm import PermutationLM, PermutationLMData
 from .replaced_token import ReplacedTokenData, ReplacedTokenDetection
 from .sentence_order import SentenceOrder, SentenceOrderData
 from .span_corruption import SpanCorruption, SpanCorruptionData
@@ -17,6 +18,8 @@ __all__ = [
     "MaskedLMData",
     "NextSentence",
     "NextSentenceData",
+    "PermutationLM",
+    "PermutationLMData",
     "ReplacedTokenData",
     "ReplacedTokenDetection",
     "SentenceOrder",

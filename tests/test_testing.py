@@ -50,6 +50,7 @@ OF_A_TASK: dict[str, tuple[Clause, ...]] = {
 
 
 NEEDS: dict[str, dict[str, Any]] = {
+    "PermutationLM": {"data": {"tokenizer_algorithm": "wordpiece"}},  # the texts to predict for have its mask
     "CausalLM": {
         "arguments": {"max_new_tokens": 8},
         "alternatives": {

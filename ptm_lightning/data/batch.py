@@ -32,9 +32,11 @@ class Batch(TypedDict, total=False):
     packed: bool
     """Whether any row holds several isolated documents."""
     token_type_ids: Tensor
-    """(R, T) 0 in the first of two segments, 1 in the second."""
+    """(R, T) 0 in the first of two segments, 1 in the second, 2 for a cls token with a segment of its own."""
     order: Tensor
     """(R, T) permutation language modelling only: the step at which a place is predicted; 0 is seen by all."""
+    most_targets: int
+    """Permutation language modelling only: the targets of the row that has most, at least 1."""
     decoder_input_ids: Tensor
     """(R, U) encoder-decoders only: the targets, one place later. The first column is the config's start token, which
     `network_inputs` writes; target_index points into these R * U places."""

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.sources import Source, content_key, fingerprint, read, resolve
 from ptm_lightning.data.store import TokenStore, build_store, build_stores, store_key
-from ptm_lightning.data.tokenizer import load_tokenizer, raw, to_text, train_tokenizer
+from ptm_lightning.data.tokenizer import Algorithm, load_tokenizer, raw, to_text, train_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import atomic_write
 from ptm_lightning.progress import reading
@@ -35,7 +35,7 @@ class CorpusSettings:
     validation: tuple[str, ...]
     test: tuple[str, ...]
     tokenizer: str | None
-    algorithm: Literal["wordpiece", "bpe", "unigram"]
+    algorithm: Algorithm
     vocab_size: int
     max_length: int
     special_tokens: tuple[str, ...]

@@ -45,6 +45,10 @@ class Purpose(IntEnum):
     SENTENCE = 45
     CUT_FIRST = 46
     CUT_SECOND = 47
+    TARGET_LENGTH = 50
+    TARGET_ROUNDING = 51
+    TARGET_PLACE = 52
+    FACTORISATION = 53
     SAMPLE = 60
     GENERATOR = 61
 

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ptm_lightning.errors import UserError
 
-Algorithm = Literal["wordpiece", "bpe", "unigram"]
+Algorithm = Literal["wordpiece", "bpe", "unigram", "xlnet"]
 
 _ORIGIN = ("name_or_path", "is_local", "local_files_only")
 _FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -59,14 +59,15 @@ def _is_path(name: str) -> bool:
 def train_tokenizer(
     texts: Iterable[str], algorithm: Algorithm, vocab_size: int, max_length: int, special_tokens: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
-    """Trains a tokenizer as BERT (WordPiece), RoBERTa (byte-level BPE) or ALBERT (unigram) has it.
+    """Trains a tokenizer as BERT (WordPiece), RoBERTa (byte-level BPE), ALBERT or XLNet (unigram) has it.
 
     A corpus too small for `vocab_size` gives a smaller vocabulary: the caller sees it in `len(tokenizer)`.
 
     Args:
         texts: Documents; read once.
         algorithm: WordPiece (https://arxiv.org/abs/1609.08144), BPE (https://arxiv.org/abs/1508.07909) on bytes, or
-            unigram (https://arxiv.org/abs/1804.10959).
+            unigram (https://arxiv.org/abs/1804.10959) with ALBERT's or XLNet's special tokens: XLNet's stand behind the
+            text, and padding before it.
         vocab_size: Tokens wanted, special tokens included.
         max_length: The longest row in tokens, which the tokenizer carries as `model_max_length`.
         special_tokens: More of them, such as sentinels. They come on top of `vocab_size`, in the order of their ids,
@@ -78,7 +79,8 @@ def train_tokenizer(
     Raises:
         UserError: The text is empty, or has more distinct characters than `vocab_size` leaves room for.
     """
-    tokenizer, names = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram}[algorithm](texts, vocab_size)
+    train = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram, "xlnet": _xlnet}[algorithm]
+    tokenizer, names = train(texts, vocab_size)
     size = tokenizer.get_vocab_size()
     if size > vocab_size:
         raise UserError(f"--data.vocab_size {vocab_size}: single characters alone need {size}; give more than that")
@@ -86,6 +88,8 @@ def train_tokenizer(
     extra: dict[str, Any] = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
     if algorithm == "bpe":
         extra = {"bos_token": "<s>", "eos_token": "</s>", "model_input_names": ["input_ids", "attention_mask"]}
+    if algorithm == "xlnet":
+        extra["padding_side"] = "left"  # its classifiers read the last token
     make: Any = PreTrainedTokenizerFast  # its constructor has no types
     made: PreTrainedTokenizerFast = make(tokenizer_object=tokenizer, model_max_length=max_length, **names, **extra)
     if special_tokens:
@@ -158,7 +162,15 @@ def _bpe(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, dict[str, st
 
 def _unigram(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, dict[str, str]]:
     """As ALBERT, with its case kept."""
-    names = _names("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
+    return _sentencepiece(texts, vocab_size, _names("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"))
+
+
+def _xlnet(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, dict[str, str]]:
+    """As XLNet."""
+    return _sentencepiece(texts, vocab_size, _names("<pad>", "<unk>", "<cls>", "<sep>", "<mask>"))
+
+
+def _sentencepiece(texts: Iterable[str], vocab_size: int, names: dict[str, str]) -> tuple[Tokenizer, dict[str, str]]:
     special = list(names.values())
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
@@ -211,6 +223,12 @@ def _frame_of(tokenizer: Tokenizer, algorithm: Algorithm, names: dict[str, str])
     if algorithm == "bpe":
         # By position: the keyword for cls differs between versions of tokenizers.
         return processors.RobertaProcessing(sep, cls, True, False)
+    if algorithm == "xlnet":
+        return processors.TemplateProcessing(
+            single=f"$A {sep[0]} {cls[0]}:2",
+            pair=f"$A {sep[0]} $B:1 {sep[0]}:1 {cls[0]}:2",
+            special_tokens=[cls, sep],
+        )
     return processors.TemplateProcessing(
         single=f"{cls[0]} $A {sep[0]}",
         pair=f"{cls[0]} $A {sep[0]} $B:1 {sep[0]}:1",
