@@ -27,7 +27,8 @@ def print_summary(folder: Path, task: Task, data: TextData) -> None:
         for column, text in example.items():
             print(f"  {column:<10}{text}")
     print(f"\nmodel:   {folder / 'model'}  (a transformers folder)")
-    print(f"metrics: {folder / 'metrics.csv'}")
+    if metrics:
+        print(f"metrics: {folder / 'metrics.csv'}")
     print(f"next:    {next_command(folder, task)}")
 
 
@@ -47,6 +48,8 @@ def how_to_resume(folder: Path) -> str:
 def read_metrics(folder: Path) -> dict[str, dict[int, float]]:
     """The values of each metric by optimizer step, from the run's record."""
     metrics: dict[str, dict[int, float]] = {}
+    if not (folder / "metrics.csv").exists():  # another logger, or none, was asked for
+        return metrics
     with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             metrics.setdefault(row["metric"], {})[int(row["step"])] = float(row["value"])

@@ -84,6 +84,13 @@ def test_the_summary_says_what_was_learned_and_what_is_next(
     assert "parameters" in screen.out + screen.err
 
 
+def test_a_run_without_a_record_ends_well(here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]):
+    assert fit(corpus, "--trainer.max_steps=1", "--run_dir=run", "--trainer.logger=false") == 0
+    screen = capfd.readouterr().out
+    assert "model:   run/model" in screen
+    assert "metrics:" not in screen
+
+
 def test_equal_seeds_are_equal_runs(here: Path, corpus: Path):
     for name in ("one", "two"):
         assert fit(corpus, "--trainer.max_steps=6", "--trainer.log_every_n_steps=2", "--run_dir", name, "--seed=3") == 0
