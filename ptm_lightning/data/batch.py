@@ -66,11 +66,15 @@ def target_width(batch: Batch) -> int:
 
 
 def other_documents(batch: Batch, number: int) -> Tensor:
-    """(R, T) bool: padding, other rows, and other documents of the row that the batch's nth target stands in."""
+    """(R, T) bool: padding, other rows, and other documents of the row that the batch's nth target stands in.
+
+    With a decoder, a row's target sees all of the encoder's row.
+    """
     ids = batch["document_ids"]
-    row, place = divmod(int(batch["target_index"][number]), ids.shape[1])
+    row, place = divmod(int(batch["target_index"][number]), target_width(batch))
     others = torch.ones_like(ids, dtype=torch.bool)
-    others[row] = (ids[row] != ids[row, place]) | (ids[row] == 0)
+    mine = 1 if "decoder_input_ids" in batch else ids[row, place]
+    others[row] = (ids[row] != mine) | (ids[row] == 0)
     return others
 
 
