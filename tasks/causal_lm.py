@@ -87,7 +87,7 @@ class CausalLMData(TextData):
         - GPT-2, 2019, https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
     """
 
-    tokenizer_algorithm: Algorithm = "bpe"
+    tokenizer_algorithm: Algorithm = "gpt2"
     """What kind of tokenizer to train."""
 
     def make_frame(self) -> Frame:

@@ -271,11 +271,14 @@ class TextData(LightningDataModule):
 
     def _make_link(self) -> Link:
         text, config = to_text(self.hf_tokenizer)
+        special_ids = {role: getattr(self.hf_tokenizer, f"{role}_token_id") for role in SPECIAL_ROLES}
+        if special_ids["pad"] == special_ids["eos"]:  # a network doesn't learn the embedding of its padding id
+            special_ids["pad"] = None
         return Link(
             tokenizer=text,
             tokenizer_config=config,
             vocabulary=len(self.hf_tokenizer),
-            special_ids={role: getattr(self.hf_tokenizer, f"{role}_token_id") for role in SPECIAL_ROLES},
+            special_ids=special_ids,
             max_length=self.max_length,
             provenance={} if self._predicts() else self.corpus.provenance,
         )

@@ -14,7 +14,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ptm_lightning.errors import UserError
 
-Algorithm = Literal["wordpiece", "bpe", "unigram", "xlnet"]
+Algorithm = Literal["wordpiece", "bpe", "unigram", "gpt2", "xlnet"]
+
+END_OF_TEXT = "<|endoftext|>"
 
 _ORIGIN = ("name_or_path", "is_local", "local_files_only")
 _FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -59,15 +61,15 @@ def _is_path(name: str) -> bool:
 def train_tokenizer(
     texts: Iterable[str], algorithm: Algorithm, vocab_size: int, max_length: int, special_tokens: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
-    """Trains a tokenizer as BERT (WordPiece), RoBERTa (byte-level BPE), ALBERT or XLNet (unigram) has it.
+    """Trains a tokenizer as BERT (WordPiece), RoBERTa or GPT-2 (byte-level BPE), ALBERT or XLNet (unigram) has it.
 
     A corpus too small for `vocab_size` gives a smaller vocabulary: the caller sees it in `len(tokenizer)`.
 
     Args:
         texts: Documents; read once.
-        algorithm: WordPiece (https://arxiv.org/abs/1609.08144), BPE (https://arxiv.org/abs/1508.07909) on bytes, or
-            unigram (https://arxiv.org/abs/1804.10959) with ALBERT's or XLNet's special tokens: XLNet's stand behind the
-            text, and padding before it.
+        algorithm: WordPiece (https://arxiv.org/abs/1609.08144), BPE (https://arxiv.org/abs/1508.07909) on bytes with
+            RoBERTa's ("bpe") or GPT-2's special tokens, or unigram (https://arxiv.org/abs/1804.10959) with ALBERT's or
+            XLNet's special tokens: XLNet's stand behind the text, and padding before it.
         vocab_size: Tokens wanted, special tokens included.
         max_length: The longest row in tokens, which the tokenizer carries as `model_max_length`.
         special_tokens: More of them, such as sentinels. They come on top of `vocab_size`, in the order of their ids,
@@ -79,15 +81,16 @@ def train_tokenizer(
     Raises:
         UserError: The text is empty, or has more distinct characters than `vocab_size` leaves room for.
     """
-    train = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram, "xlnet": _xlnet}[algorithm]
-    tokenizer, names = train(texts, vocab_size)
+    tokenizer, names = _TRAINERS[algorithm](texts, vocab_size)
     size = tokenizer.get_vocab_size()
     if size > vocab_size:
         raise UserError(f"--data.vocab_size {vocab_size}: single characters alone need {size}; give more than that")
     tokenizer.post_processor = _frame_of(tokenizer, algorithm, names)
     extra: dict[str, Any] = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+    if algorithm in ("bpe", "gpt2"):
+        extra = {"model_input_names": ["input_ids", "attention_mask"]}
     if algorithm == "bpe":
-        extra = {"bos_token": "<s>", "eos_token": "</s>", "model_input_names": ["input_ids", "attention_mask"]}
+        extra |= {"bos_token": "<s>", "eos_token": "</s>"}
     if algorithm == "xlnet":
         extra["padding_side"] = "left"  # its classifiers read the last token
     make: Any = PreTrainedTokenizerFast  # its constructor has no types
@@ -141,23 +144,34 @@ def _spooled(texts: Iterable[str], spool: IO[str]) -> Iterator[str]:
 
 
 def _bpe(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, dict[str, str]]:
-    """As RoBERTa: on bytes, so that no text is unknown."""
+    """As RoBERTa."""
     names = _names("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+    return _byte_level(texts, vocab_size, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]), names
+
+
+def _gpt2(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, dict[str, str]]:
+    """As GPT-2, where one token ends a text and begins the next; the padding token is one of its own."""
+    names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": "<pad>"}
+    return _byte_level(texts, vocab_size, [END_OF_TEXT, "<pad>"]), names
+
+
+def _byte_level(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    """BPE on bytes, so that no text is unknown."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if vocab_size <= len(names) + len(alphabet):
-        raise UserError(f"--data.vocab_size {vocab_size}: bpe needs more than {len(names) + len(alphabet)} (all bytes)")
+    if vocab_size <= (least := len(special) + len(alphabet)):
+        raise UserError(f"--data.vocab_size {vocab_size}: byte-level BPE needs more than {least} (all bytes)")
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        special_tokens=special,
         initial_alphabet=alphabet,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    _check_text(tokenizer.get_vocab(), [*names.values(), *alphabet])
-    return tokenizer, names
+    _check_text(tokenizer.get_vocab(), [*special, *alphabet])
+    return tokenizer
 
 
 def _unigram(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, dict[str, str]]:
@@ -192,6 +206,9 @@ def _sentencepiece(texts: Iterable[str], vocab_size: int, names: dict[str, str])
     return tokenizer, names
 
 
+_TRAINERS = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram, "gpt2": _gpt2, "xlnet": _xlnet}
+
+
 def _settled(scores: dict[str, float]) -> dict[str, float]:
     """Scores that don't depend on the order in which threads and hash maps worked.
 
@@ -219,6 +236,12 @@ def _check_text(vocabulary: dict[str, int], given: Iterable[str]) -> None:
 def _frame_of(tokenizer: Tokenizer, algorithm: Algorithm, names: dict[str, str]) -> Any:
     """What stands around a text and around a pair, as the family's published tokenizers have it."""
     ids = tokenizer.get_vocab()
+    if algorithm == "gpt2":  # nothing after a text: it is there to be continued
+        return processors.TemplateProcessing(
+            single=f"{END_OF_TEXT} $A",
+            pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B",
+            special_tokens=[(END_OF_TEXT, ids[END_OF_TEXT])],
+        )
     cls, sep = ((names[role], ids[names[role]]) for role in ("cls_token", "sep_token"))
     if algorithm == "bpe":
         # By position: the keyword for cls differs between versions of tokenizers.

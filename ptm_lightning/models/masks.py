@@ -66,7 +66,7 @@ def attention_mask(
     same = document_ids[:, :, None] == document_ids[:, None, :]  # (R, T, T)
     positions = torch.arange(document_ids.shape[1], device=document_ids.device)
     distance = positions[:, None] - positions[None, :]  # (T, T), query minus key
-    if config.model_type in CAUSAL:
+    if config.model_type in CAUSAL or getattr(config, "is_decoder", False):
         return _additive(same & (distance >= 0), dtype)
     if config.model_type == "modernbert":
         window = distance.abs() <= config.sliding_window  # a 4-D mask replaces the window too

@@ -8,7 +8,16 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AlbertConfig, AutoTokenizer, BertConfig, PreTrainedTokenizerFast, RobertaConfig
+from transformers import (
+    AlbertConfig,
+    AutoTokenizer,
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    RobertaConfig,
+)
 
 from ptm_lightning.data.tokenizer import (
     Algorithm,
@@ -22,7 +31,7 @@ from ptm_lightning.data.tokenizer import (
 )
 from ptm_lightning.errors import UserError
 
-ALGORITHMS: list[Algorithm] = ["wordpiece", "bpe", "unigram"]
+ALGORITHMS: list[Algorithm] = ["wordpiece", "bpe", "unigram", "gpt2"]
 TEXTS = [*list(topics.values())[:15], "“naïve” ‘ô’ ü 我们 é"]  # noqa: RUF001
 
 
@@ -31,7 +40,7 @@ def trained(algorithm: Algorithm) -> PreTrainedTokenizerFast:
     return train_tokenizer(TEXTS, algorithm, 700, 64)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS[:3])
 def test_size_special_tokens_and_length(algorithm: Algorithm) -> None:
     tokenizer = trained(algorithm)
     assert len(tokenizer) == 700
@@ -98,6 +107,21 @@ def test_saved_beside_a_model_transformers_gives_the_same_ids(
     assert load_tokenizer(str(tmp_path)).mask_token == trained(algorithm).mask_token
 
 
+@pytest.mark.parametrize("config", [GPT2Config(), LlamaConfig(), Qwen3Config()], ids=lambda config: config.model_type)
+def test_a_text_for_gpt_begins_with_the_end_of_text_and_stays_open(config: GPT2Config, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    trained("gpt2").save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again.convert_ids_to_tokens(range(2)) == ["<|endoftext|>", "<pad>"]
+    assert (again.bos_token_id, again.eos_token_id, again.pad_token_id) == (0, 0, 1)
+    ids = again("The 我们 can't").input_ids
+    assert ids == trained("gpt2")("The 我们 can't").input_ids
+    assert ids.index(0) == 0
+    assert ids.count(0) == 1
+    assert again.decode(ids, skip_special_tokens=True) == "The 我们 can't"
+    assert again("a", "b").input_ids.count(0) == 2
+
+
 def test_raw_neither_pads_nor_cuts() -> None:
     tokenizer = from_text(*to_text(trained("wordpiece")))
     tokenizer.backend_tokenizer.enable_padding(length=20)
@@ -109,6 +133,7 @@ def test_raw_neither_pads_nor_cuts() -> None:
 def test_frame() -> None:
     assert frame(trained("wordpiece")) == ([2], [3])
     assert frame(trained("bpe")) == ([0], [2])
+    assert frame(trained("gpt2")) == ([0], [])
     plain = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="b"))
     plain.pre_tokenizer = pre_tokenizers.Whitespace()
     assert frame(PreTrainedTokenizerFast(tokenizer_object=plain)) == ([], [])
@@ -123,7 +148,7 @@ def test_ordinary_ids_leave_out_special_and_added_tokens() -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_no_text_or_too_small_a_vocabulary_is_refused(algorithm: Algorithm) -> None:
     with pytest.raises(UserError, match=r"--data\.train holds no text"):
-        train_tokenizer([" "] if algorithm != "bpe" else [], algorithm, 500, 64)
+        train_tokenizer([] if algorithm in ("bpe", "gpt2") else [" "], algorithm, 500, 64)
     with pytest.raises(UserError, match=r"--data\.vocab_size 10: "):
         train_tokenizer(TEXTS, algorithm, 10, 64)
 
