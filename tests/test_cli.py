@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from ptm_lightning.__main__ import COMMANDS, main
-from ptm_lightning.plugins import find_class
+from ptm_lightning.plugins import find_class, load_plugins
 from ptm_lightning.presets import merge, preset_names, read_layer
 from ptm_lightning.run import RunLock, read_config, read_state
 from ptm_lightning.task import Task
@@ -255,6 +255,7 @@ def test_dry_run_leaves_nothing(here: Path, corpus: Path):
 @pytest.mark.parametrize("preset", [name for name in preset_names() if name not in ("base", "evaluate", "predict")])
 def test_every_preset_trains(here: Path, corpus: Path, preset: str):
     presets = ["--config", "default", "--config", preset] if preset == "wandb" else ["--config", preset]
+    load_plugins()
     model = merge(read_layer(name).values for name in presets[1::2])["model"]
     architecture = model.get("architecture", find_class(model["class_path"], Task, "--model").architecture)
     size = f"--model.overrides={json.dumps((model.get('overrides') or {}) | tiny(architecture))}"
