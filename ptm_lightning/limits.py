@@ -6,6 +6,7 @@ from typing import Any
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch.nn.parallel import DistributedDataParallel
 
 from ptm_lightning.checkpoint import SafeCheckpointIO
 from ptm_lightning.errors import UserError
@@ -49,3 +50,15 @@ def _problems(trainer: Any) -> Iterator[str]:
         )
     if not trainer._accelerator_connector.use_distributed_sampler:
         yield "use_distributed_sampler false changes nothing: the processes share the plan; leave it out"
+
+
+def sync_buffers(trainer: Trainer, *, on: bool) -> None:
+    """Switches what DDP does before each forward pass: in evaluation the processes have unequal numbers of batches.
+
+    Args:
+        trainer: In evaluation.
+        on: Whether the processes wait for each other to exchange buffers.
+    """
+    model = trainer.strategy.model
+    if isinstance(model, DistributedDataParallel):
+        model.require_forward_param_sync = on

@@ -19,7 +19,7 @@ from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint, load_weights,
 from ptm_lightning.data.batch import Batch, other_documents
 from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
-from ptm_lightning.limits import check_trainer
+from ptm_lightning.limits import check_trainer, sync_buffers
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
 from ptm_lightning.models.build import check_fit
@@ -247,6 +247,7 @@ class Task(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Starts the sums anew."""
         self._validation_sums.clear()
+        sync_buffers(self.trainer, on=False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the batch's terms."""
@@ -264,6 +265,7 @@ class Task(LightningModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, prefix: str) -> None:
+        sync_buffers(self.trainer, on=True)
         metrics = self._means(self._validation_sums, prefix)
         fitting = self.trainer.state.fn == "fit"
         self.log_dict(metrics, logger=not fitting, sync_dist=True)
@@ -272,8 +274,8 @@ class Task(LightningModule):
             self._publish(metrics, self.global_step)
 
     def _means(self, sums: RunningSums, prefix: str) -> dict[str, float]:
-        for total in sums.sums.values():
-            total.copy_(self.trainer.strategy.reduce(total.clone(), reduce_op="sum"))
+        if self.trainer.world_size > 1:
+            sums.reduce(self.trainer.strategy)
         return self.finish_metrics(sums.means(prefix), prefix)
 
     def _publish(self, metrics: dict[str, float], step: int) -> None:

@@ -80,8 +80,8 @@ class Share(Generic[T]):
         return iter(self.loader)
 
     def __len__(self) -> int:
-        """How many there are."""
-        return len(self.loader)
+        """How many there are; Lightning would not evaluate where there is none, and the other processes would wait."""
+        return max(1, len(self.loader))
 
 
 def data_loader(dataset: Dataset[T], keys: Iterable[Key], num_workers: int, pin_memory: bool = False) -> DataLoader[T]:
