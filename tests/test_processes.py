@@ -1,0 +1,59 @@
+"""Two processes do what one does with twice the micro-batches, and evaluate every batch once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import json, sys
+from lightning.pytorch import Trainer
+from ptm_lightning.tasks import MaskedLM, MaskedLMData
+
+corpus, cache, processes, tokens, share = sys.argv[1:]
+size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+task = MaskedLM(overrides={**size, **quiet})
+data = MaskedLMData(
+    train=[corpus], vocab_size=600, max_length=64, batch_tokens=int(tokens), cache_dir=cache,
+    validation_share=float(share),
+)
+two = processes == "2"
+trainer = Trainer(
+    accelerator="cpu", devices=int(processes), strategy="ddp" if two else "auto", logger=False,
+    accumulate_grad_batches=1 if two else 2, max_steps=3, val_check_interval=3 if two else 6,
+    check_val_every_n_epoch=None, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+)
+trainer.fit(task, data)
+if trainer.is_global_zero:
+    batches = len(list(data._evaluation(data.corpus.validation).loader.dataset.plan.from_window(0, 0)))
+    print(json.dumps({"batches": batches, **{name: float(value) for name, value in trainer.callback_metrics.items()}}))
+"""
+
+
+def metrics(corpus: Path, cache: Path, script: Path, processes: int, tokens: int, share: float) -> dict[str, float]:
+    arguments = [str(corpus), str(cache), str(processes), str(tokens), str(share)]
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, float] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    return found
+
+
+@pytest.mark.parametrize(("tokens", "share", "batches"), [(300, 0.1, 5), (4096, 0.02, 1)])
+def test_evaluation_is_that_of_one_process(
+    corpus: Path, cache: Path, tmp_path: Path, tokens: int, share: float, batches: int
+):
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    one, two = (metrics(corpus, cache, script, processes, tokens, share) for processes in (1, 2))
+    assert one["batches"] == batches  # one of the processes has a batch more, or the only one
+    assert two == pytest.approx(one, rel=1e-4)
