@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
-import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -154,8 +154,7 @@ class Task(LightningModule):
 
     def _has_data(self) -> bool:
         if self._trainer is not None and self.trainer.datamodule is None:  # type: ignore[attr-defined]
-            name = self.data_class.__name__
-            raise UserError(f"{type(self).__name__} needs its data: fit(task, datamodule={name}(...))")
+            raise UserError(f"{type(self).__name__} needs its data: fit(task, {self.data_class.__name__}(...))")
         return self._trainer is not None
 
     @property
@@ -185,8 +184,6 @@ class Task(LightningModule):
         self.link = Link(**saved[KEY]["link"])
         self.configure_model()
         load_weights(self, saved, checkpoint)
-
-    # Training
 
     def configure_callbacks(self) -> Sequence[Callback] | Callback:
         """Lightning's weight averaging, if asked for."""
@@ -223,8 +220,7 @@ class Task(LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Measures the gradient before it is clipped, when it will be logged."""
         if self._logs(self.global_step + 1):
-            gradients = [p.grad for p in self.parameters() if p.grad is not None]
-            self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
+            self._gradient_norm = get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step of the optimizer; then, every `log_every_n_steps`, the metrics of the steps since."""
@@ -241,8 +237,6 @@ class Task(LightningModule):
     def _logs(self, step: int) -> bool:
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return step % every == 0
-
-    # Evaluation
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums anew."""

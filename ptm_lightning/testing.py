@@ -12,7 +12,7 @@ import transformers
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from ptm_lightning.data.batch import Batch, target_width
+from ptm_lightning.data.batch import Batch, real_places
 from ptm_lightning.data.predict import predict_texts
 from ptm_lightning.export import export
 from ptm_lightning.task import Task
@@ -120,7 +120,7 @@ def batches_keep_the_schema(case: Case) -> None:
         assert batch["padded"] == bool((~real).any()), f"padded is {batch['padded']}, and {int((~real).sum())} are"
         assert batch["input_ids"].shape == real.shape, "document_ids and input_ids differ in shape"
         if "target_index" in batch:
-            assert _read_places(batch).flatten()[batch["target_index"]].all(), "the loss reads padding"
+            assert real_places(batch).flatten()[batch["target_index"]].all(), "the loss reads padding"
         other = _loss_terms(task, batch, not trains)
         for name, term in terms.items():
             torch.testing.assert_close(term.sum, other[name].sum, msg=f"{name} differs between training and evaluation")
@@ -181,7 +181,7 @@ def resume_is_equal(case: Case) -> None:
     for accumulate in (1, 2):
         settings: dict[str, Any] = {
             "accumulate_grad_batches": accumulate,
-            "max_steps": _steps_of_an_epoch(case, accumulate) + 2,
+            "max_steps": len(case.epoch(case.data(), accumulate)) // accumulate + 2,
         }
         folder = case.folder / f"resume_{accumulate}"
         saver = ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=1)
@@ -293,17 +293,6 @@ def _terms(task: Task, batch: Batch, trains: bool) -> Terms:
 
 def _loss_terms(task: Task, batch: Batch, trains: bool) -> dict[str, Term]:
     return {name: term for name, term in _terms(task, batch, trains).items() if isinstance(term, Term)}
-
-
-def _read_places(batch: Batch) -> Tensor:
-    """(R, T) or, with a decoder, (R, U): the places that aren't padding, of which the loss reads some."""
-    if "decoder_input_ids" not in batch:
-        return batch["document_ids"] > 0
-    return torch.arange(target_width(batch)) < batch["decoder_lengths"][:, None]
-
-
-def _steps_of_an_epoch(case: Case, accumulate: int) -> int:
-    return len(case.epoch(case.data(), accumulate)) // accumulate
 
 
 def _first_difference(own: Sequence[str], theirs: Sequence[str]) -> str:

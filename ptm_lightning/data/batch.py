@@ -65,6 +65,13 @@ def target_width(batch: Batch) -> int:
     return int(rows.shape[1])
 
 
+def real_places(batch: Batch) -> Tensor:
+    """(R, T) or, with a decoder, (R, U) bool: places that aren't padding, to some of which `target_index` points."""
+    if "decoder_input_ids" not in batch:
+        return batch["document_ids"] > 0
+    return torch.arange(target_width(batch)) < batch["decoder_lengths"][:, None]
+
+
 def other_documents(batch: Batch, number: int) -> Tensor:
     """(R, T) bool: padding, other rows, and other documents of the row that the batch's nth target stands in.
 
