@@ -229,14 +229,13 @@ class Task(LightningModule):
         self.tokens_seen += self._step_tokens
         if self._logs(step := self.global_step + 1):
             assert self._gradient_norm is not None
-            metrics = self._means(self.running_sums, "train")
-            metrics |= {"train/learning_rate": rate, "train/gradient_norm": float(self._gradient_norm)}
+            measured = {"train/learning_rate": rate, "train/gradient_norm": float(self._gradient_norm)}
+            metrics = self._means(self.running_sums, "train") | measured
             self.running_sums.clear()
             self._publish(metrics, step)
 
     def _logs(self, step: int) -> bool:
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return step % every == 0
+        return bool(step % self.trainer.log_every_n_steps == 0)  # type: ignore[attr-defined]
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums anew."""
@@ -263,8 +262,7 @@ class Task(LightningModule):
         metrics = self._means(self._validation_sums, prefix)
         fitting = self.trainer.state.fn == "fit"
         self.log_dict(metrics, logger=not fitting, sync_dist=True)
-        whole = not self.trainer.sanity_checking or self.trainer.num_sanity_val_steps == float("inf")
-        if fitting and whole:
+        if fitting and (not self.trainer.sanity_checking or self.trainer.num_sanity_val_steps == float("inf")):
             self._publish(metrics, self.global_step)
 
     def _means(self, sums: RunningSums, prefix: str) -> dict[str, float]:

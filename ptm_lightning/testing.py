@@ -96,10 +96,7 @@ def fits(case: Case) -> None:
 
 
 def batches_keep_the_schema(case: Case) -> None:
-    """Batches count what their terms count and what isn't padding, and the loss reads no padding.
-
-    With a decoder the tokens are those of the text, as the plan counts them.
-    """
+    """Batches count their terms and what isn't padding (with a decoder, the text); the loss reads no padding."""
     data = case.data()
     task = case.ready(data)
     batches = case.epoch(data)
