@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from abc import ABC
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -93,7 +94,7 @@ def subclasses(base: type[T]) -> dict[str, type[T]]:
     while waiting:
         cls = waiting.pop()
         waiting += cls.__subclasses__()
-        if cls.__name__.startswith("_") or getattr(cls, "__abstractmethods__", None):
+        if cls.__name__.startswith("_") or getattr(cls, "__abstractmethods__", None) or ABC in cls.__bases__:
             continue
         if found.setdefault(cls.__name__, cls) is not cls:
             raise UserError(
