@@ -15,7 +15,16 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 
-from ptm_lightning.checkpoint import SafeCheckpointIO, append_index, entry_of, newest_valid, read_index, step_path
+from ptm_lightning.checkpoint import (
+    FORMAT,
+    KEY,
+    SafeCheckpointIO,
+    append_index,
+    entry_of,
+    newest_valid,
+    read_index,
+    step_path,
+)
 
 CALL = re.compile(r"^(\w+)\(")
 # Of the calls on files, these are no part of writing; each of the others is failed, one by one.
@@ -26,7 +35,8 @@ STEP = 7
 
 def save(folder: Path, value: float) -> None:
     path = step_path(folder, STEP)
-    SafeCheckpointIO().save_checkpoint({"value": torch.full((3000,), value), "more": list(range(50))}, path)
+    content = {KEY: {"format": FORMAT}, "value": torch.full((3000,), value), "more": list(range(50))}
+    SafeCheckpointIO().save_checkpoint(content, path)
     append_index(folder, entry_of(path, {"val/loss": value}, "val/loss", "min"))
 
 

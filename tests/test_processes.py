@@ -48,12 +48,9 @@ def metrics(corpus: Path, cache: Path, script: Path, processes: int, tokens: int
     return found
 
 
-@pytest.mark.parametrize(("tokens", "share", "batches"), [(300, 0.1, 5), (4096, 0.02, 1)])
-def test_evaluation_is_that_of_one_process(
-    corpus: Path, cache: Path, tmp_path: Path, tokens: int, share: float, batches: int
-):
+def test_one_of_two_processes_may_have_no_batch_to_evaluate(corpus: Path, cache: Path, tmp_path: Path):
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
-    one, two = (metrics(corpus, cache, script, processes, tokens, share) for processes in (1, 2))
-    assert one["batches"] == batches  # one of the processes has a batch more, or the only one
+    one, two = (metrics(corpus, cache, script, processes, 4096, 0.02) for processes in (1, 2))
+    assert one["batches"] == 1
     assert two == pytest.approx(one, rel=1e-4)

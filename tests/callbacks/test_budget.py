@@ -121,7 +121,7 @@ def test_steps_are_counted_in_the_layout_that_the_network_can_take(corpus: Path,
     task = {"architecture": "deberta-v2"}
     _, trainer = fit(corpus, tmp_path, Budget(max_tokens=3_000), notes, task=task, layout="packed", max_steps=-1)
     assert sum(notes.tokens) >= 3_000 > sum(notes.tokens[:-1])
-    assert trainer.datamodule.plan.layout == "rows"  # type: ignore[attr-defined]
+    assert trainer.datamodule.layout == "rows"  # type: ignore[attr-defined]
 
 
 def test_hours_become_steps_once(corpus: Path, tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture):

@@ -101,16 +101,20 @@ def test_the_newest_is_exported_without_an_index(tmp_path: Path, corpus: Path):
     assert step_of(tmp_path / "model") == 4
 
 
+class StopAtThree(Callback):
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == 3:
+            raise self.error
+
+
 @pytest.mark.parametrize("error", [Interrupted(2), RuntimeError("it broke")])
 def test_a_run_that_did_not_finish_exports_nothing(tmp_path: Path, corpus: Path, error: BaseException):
-    class Stop(Callback):
-        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-            if trainer.global_step == 3:
-                raise error
-
     callback = ExportBest()
     with pytest.raises(type(error)):
-        fit(tmp_path, corpus, Checkpoints(), Stop(), callback)
+        fit(tmp_path, corpus, Checkpoints(), StopAtThree(error), callback)
     assert step_files(tmp_path / "checkpoints")
     assert callback.exported is None
     assert not (tmp_path / "model").exists()
