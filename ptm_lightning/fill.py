@@ -11,6 +11,12 @@ from ptm_lightning.data.batch import Batch
 GUESSES = 5
 
 
+def example_with_mask(tokenizer: PreTrainedTokenizerFast | None) -> str | None:
+    """A text with a mask to fill, to try a model with; None without a mask token."""
+    mask = tokenizer.mask_token if tokenizer is not None else None
+    return f"Returns a {mask} of the given object." if mask else None
+
+
 def masked_examples(logits: Tensor, batch: Batch, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, str]]:
     """Rows of a batch as text, with the targets and the best guesses for them.
 

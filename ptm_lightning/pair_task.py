@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.errors import UserError
-from ptm_lightning.fill import fill_masks, masked_examples
+from ptm_lightning.fill import example_with_mask, fill_masks, masked_examples
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Ratio, Term, Terms, token_terms
@@ -58,8 +58,7 @@ class PairTask(Task, ABC):
 
     def example_text(self) -> str | None:
         """A text with a mask to fill."""
-        tokenizer = self.tokenizer()
-        return f"Returns a {tokenizer.mask_token} of the given object." if tokenizer is not None else None
+        return example_with_mask(self.tokenizer())
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of a batch as text, with the targets and the labels and the best guesses for them."""

@@ -8,6 +8,8 @@ from ptm_lightning.data.module import TextData
 from ptm_lightning.task import Task
 
 EXAMPLES = 3
+SHOWN = 400
+"""Characters of an example's column."""
 
 
 def print_summary(folder: Path, task: Task, data: TextData) -> None:
@@ -25,11 +27,16 @@ def print_summary(folder: Path, task: Task, data: TextData) -> None:
     for example in task.examples(batch)[:EXAMPLES]:
         print()
         for column, text in example.items():
-            print(f"  {column:<10}{text}")
+            print(f"  {column:<10}{_one_line(text)}")
     print(f"\nmodel:   {folder / 'model'}  (a transformers folder)")
     if metrics:
         print(f"metrics: {folder / 'metrics.csv'}")
     print(f"next:    {next_command(folder, task)}")
+
+
+def _one_line(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= SHOWN else f"{words[:SHOWN]} ..."
 
 
 def next_command(folder: Path, task: Task) -> str:

@@ -30,6 +30,7 @@ from ptm_lightning.data.show import decoded
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.words import WordTable
 from ptm_lightning.errors import UserError
+from ptm_lightning.fill import example_with_mask
 from ptm_lightning.generate import Generation, answer
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Terms, token_terms
@@ -170,6 +171,10 @@ class Denoising(Task):
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity."""
         return metrics | {f"{prefix}/perplexity": exp(min(metrics[f"{prefix}/loss"], 700.0))}
+
+    def example_text(self) -> str | None:
+        """A text to restore."""
+        return example_with_mask(self.tokenizer())
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of a batch as text: what was asked, what is right, and what the model says."""

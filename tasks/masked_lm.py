@@ -9,7 +9,7 @@ from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.masked import MaskedText
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.store import TokenStore
-from ptm_lightning.fill import fill_masks, masked_examples
+from ptm_lightning.fill import example_with_mask, fill_masks, masked_examples
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Ratio, Term, token_terms
 
@@ -48,8 +48,7 @@ class MaskedLM(Task):
 
     def example_text(self) -> str | None:
         """A text with a mask to fill."""
-        tokenizer = self.tokenizer()
-        return f"Returns a {tokenizer.mask_token} of the given object." if tokenizer is not None else None
+        return example_with_mask(self.tokenizer())
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of a batch as text, with the targets and the best guesses for them."""

@@ -18,7 +18,7 @@ from ptm_lightning.data.predict import Text, text_batch
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import Algorithm, raw
 from ptm_lightning.errors import UserError
-from ptm_lightning.fill import fill_masks, masked_examples
+from ptm_lightning.fill import example_with_mask, fill_masks, masked_examples
 from ptm_lightning.findings import Finding, faults
 from ptm_lightning.models.build import takes
 from ptm_lightning.models.rows import only_rows
@@ -230,9 +230,7 @@ class PermutationLM(Task):
 
     def example_text(self) -> str | None:
         """A text with a mask to fill."""
-        tokenizer = self.tokenizer()
-        masks = tokenizer is not None and tokenizer.mask_token is not None
-        return f"Returns a {tokenizer.mask_token} of the given object." if tokenizer is not None and masks else None
+        return example_with_mask(self.tokenizer())
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of a batch as text with masks for the targets, with the targets and the best guesses for them."""

@@ -251,6 +251,12 @@ class SpanCorruption(Task):
         """Adds the perplexity of all targets."""
         return metrics | {f"{prefix}/perplexity": exp(min(metrics[f"{prefix}/loss"], 700.0))}
 
+    def example_text(self) -> str | None:
+        """A text with a span to fill."""
+        tokenizer = self.tokenizer()
+        first = tokenizer.convert_ids_to_tokens(self._sentinels[0]) if tokenizer is not None else None
+        return f"Returns a {first} of the given object." if first else None
+
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of a batch as text: what was asked, what is right, and what the model says."""
         tokenizer = self.tokenizer()
