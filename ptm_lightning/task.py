@@ -232,7 +232,7 @@ class Task(LightningModule):
             measured = {"train/learning_rate": rate, "train/gradient_norm": float(self._gradient_norm)}
             metrics = self._means(self.running_sums, "train") | measured
             self.running_sums.clear()
-            self._publish(metrics, step)
+            write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, step)
 
     def _logs(self, step: int) -> bool:
         return bool(step % self.trainer.log_every_n_steps == 0)  # type: ignore[attr-defined]
@@ -263,15 +263,14 @@ class Task(LightningModule):
         fitting = self.trainer.state.fn == "fit"
         self.log_dict(metrics, logger=not fitting, sync_dist=True)
         if fitting and (not self.trainer.sanity_checking or self.trainer.num_sanity_val_steps == float("inf")):
-            self._publish(metrics, self.global_step)
+            write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, self.global_step)
 
     def _means(self, sums: RunningSums, prefix: str) -> dict[str, float]:
-        if self.trainer.world_size > 1:
-            sums.reduce(self.trainer.strategy)
-        return self.finish_metrics(sums.means(prefix), prefix)
+        return self.finish_metrics(self._summed(sums).means(prefix), prefix)
 
-    def _publish(self, metrics: dict[str, float], step: int) -> None:
-        write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, step)
+    def _summed(self, sums: RunningSums) -> RunningSums:
+        alone = self._trainer is None or self.trainer.world_size == 1
+        return sums if alone else sums.over_processes(self.trainer.strategy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what loading needs besides the weights."""
@@ -281,7 +280,7 @@ class Task(LightningModule):
             "link": self._link.state(),
             "total_steps": self.total_steps,
             "tokens_seen": self.tokens_seen,
-            "running_sums": self.running_sums.state(),
+            "running_sums": self._summed(self.running_sums).state(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -289,7 +288,8 @@ class Task(LightningModule):
         record = record_of(checkpoint)
         self.link = self.link or Link(**record["link"])
         self.tokens_seen = record["tokens_seen"]
-        self.running_sums.restore(record["running_sums"], self.device)
+        if self._trainer is None or self.trainer.is_global_zero:  # the first process has the sums of all
+            self.running_sums.restore(record["running_sums"], self.device)
         self.configure_model()
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self._resumed_at = checkpoint["global_step"]

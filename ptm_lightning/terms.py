@@ -111,19 +111,20 @@ class RunningSums:
             metrics |= {f"{prefix}/{name}_loss": value for name, value in losses.items()}
         return metrics
 
-    def reduce(self, strategy: Strategy) -> None:
-        """Adds up over all processes; one that had no batch takes part with zeros.
+    def over_processes(self, strategy: Strategy) -> "RunningSums":
+        """The sums over all processes, the same on each; one that had no batch takes part with zeros.
 
         The first process has a batch wherever any has one: its names are all there are.
         """
         mine = {name: tuple(total.shape) for name, total in self.sums.items()}
-        shapes, self.weights = strategy.broadcast((mine, self.weights))
+        found = RunningSums()
+        shapes, found.weights = strategy.broadcast((mine, self.weights))
         device = strategy.root_device
         double = torch.float32 if device.type == "mps" else torch.float64
-        totals = {
-            name: self.sums.get(name, torch.zeros(shape, dtype=double, device=device)) for name, shape in shapes.items()
-        }
-        self.sums = {name: strategy.reduce(total.clone(), reduce_op="sum") for name, total in totals.items()}
+        for name, shape in shapes.items():
+            total = self.sums.get(name, torch.zeros(shape, dtype=double, device=device))
+            found.sums[name] = strategy.reduce(total.clone(), reduce_op="sum")
+        return found
 
     def clear(self) -> None:
         """Starts anew."""
