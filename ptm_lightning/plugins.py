@@ -84,7 +84,7 @@ def import_file(path: Path) -> ModuleType:
 
 
 def subclasses(base: type[T]) -> dict[str, type[T]]:
-    """All concrete subclasses that are imported, by name; private ones (`_Name`) aside.
+    """All concrete subclasses that are imported, by name; private ones (`_Name`) and those inside functions aside.
 
     Raises:
         UserError: If two have the same name.
@@ -94,7 +94,8 @@ def subclasses(base: type[T]) -> dict[str, type[T]]:
     while waiting:
         cls = waiting.pop()
         waiting += cls.__subclasses__()
-        if cls.__name__.startswith("_") or getattr(cls, "__abstractmethods__", None) or ABC in cls.__bases__:
+        abstract = getattr(cls, "__abstractmethods__", None) or ABC in cls.__bases__
+        if abstract or cls.__name__.startswith("_") or "<locals>" in cls.__qualname__:
             continue
         if found.setdefault(cls.__name__, cls) is not cls:
             raise UserError(

@@ -107,15 +107,16 @@ def test_a_short_run_has_one_line(corpus: Path, tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.usefixtures("no_terminal")
-def test_the_loss_is_what_the_task_has_just_logged(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_loss_is_what_the_task_has_just_logged(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     logged: list[float] = []
 
-    class Note(Callback):
-        def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-            publish = pl_module._publish
-            pl_module._publish = lambda metrics, step: (logged.append(metrics["train/loss"]), publish(metrics, step))
+    def note(loggers: Any, metrics: dict[str, float], step: int) -> None:
+        logged.append(metrics["train/loss"])
 
-    fit(corpus, tmp_path, Progress(), Note(), limit_val_batches=0, log_every_n_steps=4)
+    monkeypatch.setattr("ptm_lightning.task.write_records", note)
+    fit(corpus, tmp_path, Progress(), limit_val_batches=0, log_every_n_steps=4)
     assert len(logged) == 3
     assert f"loss {logged[-1]:.3f}" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from ptm_lightning.callbacks.step_timer import StepTimer
 from tiny_mlm import make, trainer_of
 
 
-class Timer(StepTimer):
+class Watch(StepTimer):
     def on_timed_step(self, trainer: Any, module: Any) -> None:
         pass
 
@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_steps_are_timed_with_their_waiting_and_without_validation_and_checkpoints(clock: SimpleNamespace):
-    timer, trainer = Timer(), SimpleNamespace(global_step=0)
+    timer, trainer = Watch(), SimpleNamespace(global_step=0)
     timer.on_train_start(trainer, None)
 
     def micro_batch(wait: float, work: float, *, step: int) -> None:
@@ -54,7 +54,7 @@ def test_steps_are_timed_with_their_waiting_and_without_validation_and_checkpoin
 
 
 def test_the_oldest_steps_are_forgotten(clock: SimpleNamespace):
-    timer, trainer = Timer(), SimpleNamespace(global_step=0)
+    timer, trainer = Watch(), SimpleNamespace(global_step=0)
     timer.on_train_start(trainer, None)
     for step in range(1, 61):
         timer.on_train_batch_start(trainer, None, None, 0)
