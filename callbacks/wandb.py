@@ -44,9 +44,9 @@ class Wandb(Logger):
         self, save_dir: str | Path, project: str | None = None, name: str | None = None, offline: bool = False
     ) -> None:
         super().__init__()
-        self._folder = Path(save_dir)
+        self._folder = Path(save_dir).resolve()  # wandb writes on after the user has gone to another folder
         self._project = project or os.environ.get("WANDB_PROJECT") or "ptm_lightning"
-        self._title = name or self._folder.resolve().name
+        self._title = name or self._folder.name
         self._offline = offline
         self._config: dict[str, Any] = {}
         self._run: Run | None = None
