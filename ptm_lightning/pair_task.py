@@ -1,7 +1,6 @@
 """PairTask: masked language modelling, and a second loss on how two segments belong together."""
 
 from abc import ABC, abstractmethod
-from math import exp
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.fill import example_with_mask, fill_masks, masked_examples
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.task import Task
-from ptm_lightning.terms import Ratio, Term, Terms, token_terms
+from ptm_lightning.terms import Ratio, Term, Terms, perplexity, token_terms
 
 
 class PairTask(Task, ABC):
@@ -50,7 +49,7 @@ class PairTask(Task, ABC):
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity of masked tokens."""
-        return metrics | {f"{prefix}/mlm_perplexity": exp(min(metrics[f"{prefix}/mlm_loss"], 700.0))}
+        return metrics | {f"{prefix}/mlm_perplexity": perplexity(metrics[f"{prefix}/mlm_loss"])}
 
     def logits_at_targets(self, batch: Batch) -> Tensor:
         """(N, vocabulary): the logits of the rows that the loss reads, and of no other."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import exp
 from typing import Any
 
 import torch
@@ -159,6 +160,11 @@ def _mean(first: Any, second: Any) -> float | None:
         pairs = float(negative.sum() * positive.sum())
         return float((positive * below).sum()) / pairs if pairs else None
     return float(first / second) if second else None
+
+
+def perplexity(loss: float) -> float:
+    """The exponential of a mean loss in nats, finite for any."""
+    return exp(min(loss, 700.0))
 
 
 def token_terms(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, log
+from math import log
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from ptm_lightning.generate import Generation, generate
 from ptm_lightning.models.build import max_positions
 from ptm_lightning.models.sight import sees_later_places
 from ptm_lightning.task import Task
-from ptm_lightning.terms import Ratio, Term, token_terms
+from ptm_lightning.terms import Ratio, Term, perplexity, token_terms
 
 SHOWN = 8
 """Rows of a batch that are continued as examples."""
@@ -217,7 +217,7 @@ class CausalLM(Task):
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity of a token."""
-        return metrics | {f"{prefix}/perplexity": exp(min(metrics[f"{prefix}/loss"], 700.0))}
+        return metrics | {f"{prefix}/perplexity": perplexity(metrics[f"{prefix}/loss"])}
 
     def example_text(self) -> str:
         """A beginning to go on with."""

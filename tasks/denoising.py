@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from math import exp
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,7 +32,7 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.fill import example_with_mask
 from ptm_lightning.generate import Generation, answer
 from ptm_lightning.task import Task
-from ptm_lightning.terms import Terms, token_terms
+from ptm_lightning.terms import Terms, perplexity, token_terms
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ class Denoising(Task):
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity."""
-        return metrics | {f"{prefix}/perplexity": exp(min(metrics[f"{prefix}/loss"], 700.0))}
+        return metrics | {f"{prefix}/perplexity": perplexity(metrics[f"{prefix}/loss"])}
 
     def example_text(self) -> str | None:
         """A text to restore."""

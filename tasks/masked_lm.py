@@ -1,7 +1,6 @@
 """Masked language modelling: BERT's and RoBERTa's objective, with tokens, words, spans or n-grams masked."""
 
 from collections.abc import Callable, Mapping
-from math import exp
 from typing import Any, ClassVar
 
 from ptm_lightning.data.batch import Batch
@@ -11,7 +10,7 @@ from ptm_lightning.data.module import TextData
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.fill import example_with_mask, fill_masks, masked_examples
 from ptm_lightning.task import Task
-from ptm_lightning.terms import Ratio, Term, token_terms
+from ptm_lightning.terms import Ratio, Term, perplexity, token_terms
 
 
 class MaskedLMData(MaskedText):
@@ -44,7 +43,7 @@ class MaskedLM(Task):
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity of masked tokens."""
-        return metrics | {f"{prefix}/perplexity": exp(min(metrics[f"{prefix}/loss"], 700.0))}
+        return metrics | {f"{prefix}/perplexity": perplexity(metrics[f"{prefix}/loss"])}
 
     def example_text(self) -> str | None:
         """A text with a mask to fill."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +23,7 @@ from ptm_lightning.models.build import takes
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.models.two_streams import permutation_mask, target_mapping, target_slots
 from ptm_lightning.task import Task
-from ptm_lightning.terms import Ratio, Term, token_terms
+from ptm_lightning.terms import Ratio, Term, perplexity, token_terms
 
 
 @dataclass(frozen=True)
@@ -226,7 +225,7 @@ class PermutationLM(Task):
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity of the targets."""
-        return metrics | {f"{prefix}/perplexity": exp(min(metrics[f"{prefix}/loss"], 700.0))}
+        return metrics | {f"{prefix}/perplexity": perplexity(metrics[f"{prefix}/loss"])}
 
     def example_text(self) -> str | None:
         """A text with a mask to fill."""

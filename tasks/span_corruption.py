@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from math import exp
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,7 +43,7 @@ from ptm_lightning.data.tokenizer import sentinel_ids
 from ptm_lightning.errors import UserError
 from ptm_lightning.generate import Generation, answer
 from ptm_lightning.task import Task
-from ptm_lightning.terms import Ratio, Terms, token_terms
+from ptm_lightning.terms import Ratio, Terms, perplexity, token_terms
 
 SENTINELS = 100
 """T5's number of them."""
@@ -249,7 +248,7 @@ class SpanCorruption(Task):
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity of all targets."""
-        return metrics | {f"{prefix}/perplexity": exp(min(metrics[f"{prefix}/loss"], 700.0))}
+        return metrics | {f"{prefix}/perplexity": perplexity(metrics[f"{prefix}/loss"])}
 
     def example_text(self) -> str | None:
         """A text with a span to fill."""
