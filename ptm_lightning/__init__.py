@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ptm_lightning.data.module import TextData
+    from ptm_lightning.data.task_data import TaskData
     from ptm_lightning.errors import UserError
     from ptm_lightning.task import Task
     from ptm_lightning.terms import Auroc, Ratio, Term
@@ -14,6 +15,7 @@ __version__ = version("ptm-lightning")
 
 _PUBLIC = {
     "Task": "ptm_lightning.task",
+    "TaskData": "ptm_lightning.data.task_data",
     "TextData": "ptm_lightning.data.module",
     "Term": "ptm_lightning.terms",
     "Ratio": "ptm_lightning.terms",
@@ -21,7 +23,7 @@ _PUBLIC = {
     "UserError": "ptm_lightning.errors",
 }
 
-__all__ = ["Auroc", "Ratio", "Task", "Term", "TextData", "UserError"]
+__all__ = ["Auroc", "Ratio", "Task", "TaskData", "Term", "TextData", "UserError"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ptm_lightning.data.batch import Batch, target_width
 from ptm_lightning.data.layout import Pieces
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer import ordinary_ids
 from ptm_lightning.findings import Finding
 from ptm_lightning.task import Task
@@ -23,7 +23,7 @@ UNSEEN = 1e-4
 """The largest change of a logit, over the largest logit, that rounding explains."""
 
 
-def check(task: Task, data: TextData, trainer: Trainer) -> bool:
+def check(task: Task, data: TaskData, trainer: Trainer) -> bool:
     """Prints a table of what was asked for, what was found, and an example of each fault.
 
     Args:
@@ -46,7 +46,7 @@ def check(task: Task, data: TextData, trainer: Trainer) -> bool:
     return not any(finding.wrong for finding in findings)
 
 
-def seen_batches(data: TextData) -> Iterator[tuple[Pieces, Batch]]:
+def seen_batches(data: TaskData) -> Iterator[tuple[Pieces, Batch]]:
     """The batches of the first epoch, each with the pieces of text that it was made of."""
     collate = data.collator(data.corpus.train, evaluate=False)
     for epoch, chunk, index in data.plan.from_window(0, 0):
@@ -54,7 +54,7 @@ def seen_batches(data: TextData) -> Iterator[tuple[Pieces, Batch]]:
         yield pieces, collate(pieces)
 
 
-def sight(task: Task, data: TextData, batches: Sequence[Batch]) -> Iterator[Finding]:
+def sight(task: Task, data: TaskData, batches: Sequence[Batch]) -> Iterator[Finding]:
     """Changes what a target may not see, and then all else: its prediction must stay, and then move."""
     task.eval()
     others = torch.from_numpy(ordinary_ids(data.hf_tokenizer))

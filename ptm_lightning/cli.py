@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from ptm_lightning.check import check
 from ptm_lightning.checkpoint import best, newest_valid
 from ptm_lightning.commandline import own_flags, parse
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError, suggest
 from ptm_lightning.export import export
 from ptm_lightning.files import disk_is_full
@@ -160,7 +160,7 @@ def check_objective(own: argparse.Namespace, rest: list[str]) -> int:
 
 def list_known() -> int:
     """Prints everything that can be named."""
-    kinds = {"tasks": Task, "data modules": TextData, "callbacks": Callback}
+    kinds = {"tasks": Task, "data modules": TaskData, "callbacks": Callback}
     for title, base in kinds.items():
         known: dict[str, type] = subclasses(base)
         own = {name: cls for name, cls in known.items() if not cls.__module__.startswith("lightning.")}

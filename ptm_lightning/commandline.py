@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError, readable, suggest
 from ptm_lightning.log import say
 from ptm_lightning.plugins import find_class
@@ -146,7 +146,7 @@ def list_flags(*classes: type) -> set[str]:
     }
 
 
-def choose_classes(layers: Sequence[Layer], model: str | None, data: str | None) -> tuple[type[Task], type[TextData]]:
+def choose_classes(layers: Sequence[Layer], model: str | None, data: str | None) -> tuple[type[Task], type[TaskData]]:
     """The task that the command line or the last layer names, and its data module.
 
     Raises:
@@ -164,11 +164,11 @@ def choose_classes(layers: Sequence[Layer], model: str | None, data: str | None)
         )
     data_names = [layer.values["data"][CLASS] for layer in layers if CLASS in (layer.values.get("data") or {})]
     other = data or (data_names[-1] if data_names and model is None else None)
-    return task, find_class(other, TextData, "--data") if other else task.data_class
+    return task, find_class(other, TaskData, "--data") if other else task.data_class
 
 
 def check_keys(
-    layers: Sequence[Layer], arguments: Sequence[str], task: type[Task], data: type[TextData]
+    layers: Sequence[Layer], arguments: Sequence[str], task: type[Task], data: type[TaskData]
 ) -> list[Layer]:
     """Refuses keys that no class takes, with the nearest right name; drops another task's keys aloud.
 
@@ -216,7 +216,7 @@ def argument_names(cls: type) -> set[str]:
 class CommandLine(LightningCLI):
     """LightningCLI with a concrete task and data module; it builds all three and runs nothing."""
 
-    def __init__(self, task: type[Task], data: type[TextData], config: dict[str, Any], arguments: list[str]) -> None:
+    def __init__(self, task: type[Task], data: type[TaskData], config: dict[str, Any], arguments: list[str]) -> None:
         try:
             super().__init__(
                 task,

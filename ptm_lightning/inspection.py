@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.duplicates import near_duplicate_share
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.task import Task
 
 BATCHES = 20
@@ -18,7 +18,7 @@ ROWS = 4
 DOCUMENTS_COMPARED = 2000
 
 
-def print_batches(task: Task, data: TextData, trainer: Trainer) -> None:
+def print_batches(task: Task, data: TaskData, trainer: Trainer) -> None:
     """Prints a few rows as the network sees them, and shares over the first batches."""
     trainer.strategy.connect(task)
     data.trainer = trainer
@@ -59,7 +59,7 @@ def batch_shares(batches: list[Batch]) -> dict[str, str]:
     return shares
 
 
-def _text_shares(data: TextData) -> dict[str, Any]:
+def _text_shares(data: TaskData) -> dict[str, Any]:
     train = data.corpus.train
     lengths = np.diff(train.offsets)
     longest = data.max_length - len(data.frame)

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import sync_folder
 from ptm_lightning.log import say
@@ -36,7 +36,7 @@ class _JSONLines(Callback):
         self.count += len(outputs)
 
 
-def write_predictions(trainer: Trainer, task: Task, data: TextData, output: str | None) -> None:
+def write_predictions(trainer: Trainer, task: Task, data: TaskData, output: str | None) -> None:
     """Predicts, and writes a line for each input.
 
     Args:
@@ -78,6 +78,6 @@ def write_predictions(trainer: Trainer, task: Task, data: TextData, output: str 
     print(f"{writer.count} predictions in {output}", file=sys.stderr)
 
 
-def _predict(trainer: Trainer, task: Task, data: TextData, writer: _JSONLines) -> None:
+def _predict(trainer: Trainer, task: Task, data: TaskData, writer: _JSONLines) -> None:
     trainer.callbacks.append(writer)  # type: ignore[attr-defined]
     trainer.predict(task, data, return_predictions=False)

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.task import Task
 
 EXAMPLES = 3
@@ -12,7 +12,7 @@ SHOWN = 400
 """Characters of an example's column."""
 
 
-def print_summary(folder: Path, task: Task, data: TextData) -> None:
+def print_summary(folder: Path, task: Task, data: TaskData) -> None:
     """The last screen of a finished run."""
     metrics = read_metrics(folder)
     print()

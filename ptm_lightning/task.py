@@ -33,7 +33,7 @@ from ptm_lightning.records import truncate_records, write_records
 from ptm_lightning.terms import RunningSums, Terms, step_loss
 
 if TYPE_CHECKING:
-    from ptm_lightning.data.module import TextData
+    from ptm_lightning.data.task_data import TaskData
 
 Size = Literal["tiny", "mini", "small", "medium", "base", "large"]
 
@@ -46,7 +46,7 @@ class Task(LightningModule):
     attributes are its arguments, on the command line too.
     """
 
-    data_class: ClassVar[type["TextData"]]
+    data_class: ClassVar[type["TaskData"]]
     auto_class: ClassVar[str]
     """Name of the transformers auto class, such as "AutoModelForMaskedLM"."""
     prediction_arguments: ClassVar[tuple[str, ...]] = ()
@@ -127,7 +127,7 @@ class Task(LightningModule):
         """Meets the data, readies the network and what makes runs exact."""
         self.configure_model()
         assert self.network is not None
-        data: TextData | None = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: TaskData | None = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
             check_fit(self.network, data.link.vocabulary, data.link.max_length)
             if data.link.tokenizer != self._link.tokenizer:

@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from ptm_lightning.data.batch import Batch, real_places
-from ptm_lightning.data.predict import predict_texts
 from ptm_lightning.export import export
 from ptm_lightning.task import Task
 from ptm_lightning.terms import RunningSums, Term, Terms, step_loss
@@ -230,7 +229,7 @@ def predictions_are_complete(case: Case) -> None:
         return
     for size in (2, 32):
         data = case.data(batch_tokens=None, batch_size=size)
-        asked = [text.id for text in predict_texts(data.predict, data.text, data.split_text, data.columns)]
+        asked = [text.id for text in data.predict_inputs()]
         with quiet():
             batches: Any = case.trainer().predict(case.loaded(), data)
         got = [result["id"] for batch in batches for result in batch]

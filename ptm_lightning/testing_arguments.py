@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
 from ptm_lightning.task import Task
 from ptm_lightning.testing_case import Case, Recorder, digest, quiet
 
-SHARED = {item.name for cls in (Task, TextData) for item in fields(cls)}  # type: ignore[arg-type]
+SHARED = {item.name for cls in (Task, TaskData) for item in fields(cls)}  # type: ignore[arg-type]
 """Arguments that every task or data module has."""
 
 
@@ -53,7 +53,7 @@ def every_argument_counts(case: Case) -> None:
 
 def _arguments(cls: type) -> dict[str, Any]:
     """Names and types."""
-    hints = get_type_hints(cls, localns={"TextData": TextData})
+    hints = get_type_hints(cls, localns={"TaskData": TaskData})
     return {item.name: hints[item.name] for item in fields(cls) if item.init}
 
 
@@ -98,7 +98,7 @@ def _others(case: Case, section: str, name: str, hint: Any, known: Mapping[str, 
 
 
 def _known_alternatives(case: Case) -> dict[str, Any]:
-    """Other values for the arguments of `Task` and `TextData` whose type alone suggests none."""
+    """Other values for the arguments of `Task` and `TaskData` whose type alone suggests none."""
     texts = {name: str(case.folder / "texts" / name) for name in ("train.txt", "other.txt", "test.txt")}
     columns = str(case.folder / "texts" / "columns.jsonl")
     task = case.task()

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from transformers import CONFIG_MAPPING
 
 from ptm_lightning.data.batch import Batch, target_width
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.models.build import _quiet_transformers
 from ptm_lightning.models.sizes import Size, dimensions_of
 from ptm_lightning.task import Task
@@ -109,7 +109,7 @@ class Case:
         """A new task."""
         return self.task_class(**{**self.arguments, **changes})
 
-    def data(self, **changes: Any) -> TextData:
+    def data(self, **changes: Any) -> TaskData:
         """A new data module, with its cache in our folder."""
         return self.task_class.data_class(**{"cache_dir": str(self.cache), **self.data_arguments, **changes})
 
@@ -139,12 +139,12 @@ class Case:
     @property
     def predicts(self) -> bool:
         """Whether the data module says how to make a batch to predict for."""
-        return self.task_class.data_class.predict_batch is not TextData.predict_batch
+        return self.task_class.data_class.predict_batch is not TaskData.predict_batch
 
     def fit(
         self,
         task: Task,
-        data: TextData,
+        data: TaskData,
         *callbacks: Callback,
         checkpoint: Path | None = None,
         freeze_dropout: bool = False,
@@ -170,23 +170,23 @@ class Case:
             trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
         return recorder
 
-    def ready(self, data: TextData) -> Task:
+    def ready(self, data: TaskData) -> Task:
         """A task that has met its data and is yet untrained."""
         task = self.task()
         self.fit(task, data, max_steps=0)
         return task
 
-    def epoch(self, data: TextData, accumulate: int = 1) -> list[Batch]:
+    def epoch(self, data: TaskData, accumulate: int = 1) -> list[Batch]:
         """The batches of the first epoch, as the trainer would get them."""
         self._set_up(data, accumulate)
         return list(data.train_dataloader())
 
-    def validation(self, data: TextData) -> list[Batch]:
+    def validation(self, data: TaskData) -> list[Batch]:
         """The batches of a validation."""
         self._set_up(data, 1)
         return list(data.val_dataloader())
 
-    def _set_up(self, data: TextData, accumulate: int) -> None:
+    def _set_up(self, data: TaskData, accumulate: int) -> None:
         trainer = self.trainer(accumulate_grad_batches=accumulate)
         trainer.strategy.connect(self.task())
         data.trainer = trainer

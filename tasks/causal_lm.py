@@ -15,6 +15,7 @@ from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.predict import Text
 from ptm_lightning.data.store import TokenStore
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding, faults
@@ -162,7 +163,7 @@ class CausalLM(Task):
         - GPT-2, 2019, https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
     """
 
-    data_class: ClassVar[type[TextData]] = CausalLMData
+    data_class: ClassVar[type[TaskData]] = CausalLMData
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     prediction_arguments: ClassVar[tuple[str, ...]] = ("max_new_tokens", "num_beams", "temperature", "top_p")
 

@@ -27,6 +27,7 @@ from ptm_lightning.data.seq2seq import (
 )
 from ptm_lightning.data.show import decoded
 from ptm_lightning.data.store import TokenStore
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.words import WordTable
 from ptm_lightning.errors import UserError
 from ptm_lightning.fill import example_with_mask
@@ -156,7 +157,7 @@ class Denoising(Task):
         - BART, 2019, https://arxiv.org/abs/1910.13461
     """
 
-    data_class: ClassVar[type[TextData]] = DenoisingData
+    data_class: ClassVar[type[TaskData]] = DenoisingData
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
 
     architecture: str = "bart"

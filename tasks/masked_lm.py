@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.masked import MaskedText
-from ptm_lightning.data.module import TextData
 from ptm_lightning.data.store import TokenStore
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.fill import example_with_mask, fill_masks, masked_examples
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Ratio, Term, perplexity, token_terms
@@ -34,7 +34,7 @@ class MaskedLM(Task):
         - RoBERTa, 2019, https://arxiv.org/abs/1907.11692
     """
 
-    data_class: ClassVar[type[TextData]] = MaskedLMData
+    data_class: ClassVar[type[TaskData]] = MaskedLMData
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
 
     def terms(self, batch: Batch) -> Mapping[str, Term | Ratio]:

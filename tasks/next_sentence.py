@@ -4,8 +4,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ptm_lightning.data.module import TextData
 from ptm_lightning.data.pair_module import PairText
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.pair_task import PairTask
 
 
@@ -30,7 +30,7 @@ class NextSentence(PairTask):
         - BERT, 2018, https://arxiv.org/abs/1810.04805
     """
 
-    data_class: ClassVar[type[TextData]] = NextSentenceData
+    data_class: ClassVar[type[TaskData]] = NextSentenceData
     pair_term: ClassVar[str] = "nsp"
     architectures: ClassVar[tuple[str, ...]] = ("bert", "big_bird", "ernie", "megatron-bert", "mobilebert")
 

@@ -15,6 +15,7 @@ from ptm_lightning.data.noise import Tokens
 from ptm_lightning.data.permutation import factorisation_order, target_spans
 from ptm_lightning.data.predict import Text, text_batch
 from ptm_lightning.data.store import TokenStore
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer import Algorithm, raw
 from ptm_lightning.errors import UserError
 from ptm_lightning.fill import example_with_mask, fill_masks, masked_examples
@@ -180,7 +181,7 @@ class PermutationLM(Task):
         - XLNet, 2019, https://arxiv.org/abs/1906.08237
     """
 
-    data_class: ClassVar[type[TextData]] = PermutationLMData
+    data_class: ClassVar[type[TaskData]] = PermutationLMData
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
 
     architecture: str = "xlnet"

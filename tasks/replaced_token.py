@@ -13,9 +13,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.masked import MaskCollate
-from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Ints, Purpose, hash64
 from ptm_lightning.data.predict import Text, text_batch
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 from ptm_lightning.models.build import build_network
@@ -111,7 +111,7 @@ class ReplacedTokenDetection(Task):
         - ELECTRA, 2020, https://arxiv.org/abs/2003.10555
     """
 
-    data_class: ClassVar[type[TextData]] = ReplacedTokenData
+    data_class: ClassVar[type[TaskData]] = ReplacedTokenData
     auto_class: ClassVar[str] = "AutoModelForPreTraining"
 
     architecture: str = "electra"

@@ -4,9 +4,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Unit
 from ptm_lightning.data.pair_module import PairText
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.pair_task import PairTask
 
 
@@ -32,7 +32,7 @@ class SentenceOrder(PairTask):
         - ALBERT, 2019, https://arxiv.org/abs/1909.11942
     """
 
-    data_class: ClassVar[type[TextData]] = SentenceOrderData
+    data_class: ClassVar[type[TaskData]] = SentenceOrderData
     pair_term: ClassVar[str] = "sop"
     architectures: ClassVar[tuple[str, ...]] = ("albert",)
 

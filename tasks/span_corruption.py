@@ -39,6 +39,7 @@ from ptm_lightning.data.span_corruption import (
     split_spans,
 )
 from ptm_lightning.data.store import TokenStore
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer import sentinel_ids
 from ptm_lightning.errors import UserError
 from ptm_lightning.generate import Generation, answer
@@ -207,7 +208,7 @@ class SpanCorruption(Task):
         - UL2, 2022, https://arxiv.org/abs/2205.05131
     """
 
-    data_class: ClassVar[type[TextData]] = SpanCorruptionData
+    data_class: ClassVar[type[TaskData]] = SpanCorruptionData
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
 
     architecture: str = "t5"

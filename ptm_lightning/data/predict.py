@@ -27,8 +27,8 @@ class Text(NamedTuple):
 def predict_texts(
     sources: list[str] | None,
     texts: list[str] | None,
-    split_text: Literal["blank_line", "line"],
     columns: Mapping[str, str] | None,
+    split_text: Literal["blank_line", "line"] = "line",
 ) -> Iterator[Text]:
     """All inputs, in order: the texts given right here, then those of the sources.
 
