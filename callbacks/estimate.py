@@ -41,7 +41,7 @@ class Shape:
     @classmethod
     def of(cls, batches: Iterable[Batch]) -> "Shape":
         """The means of some batches."""
-        sizes = [(b["input_ids"].numel(), b["input_ids"].shape[1], b["targets"].numel()) for b in batches]
+        sizes = [(b["input_ids"].numel(), b["input_ids"].shape[1], len(b.get("targets", ()))) for b in batches]
         return cls(*(sum(column) / len(sizes) for column in zip(*sizes, strict=True)))
 
 

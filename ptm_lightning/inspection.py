@@ -40,13 +40,15 @@ def batch_shares(batches: list[Batch]) -> dict[str, str]:
     places = sum(batch[side].numel() for batch in batches for side in sides)
     real = sum(int((b["document_ids"] > 0).sum() + b.get("decoder_lengths", torch.zeros(1)).sum()) for b in batches)
     tokens = sum(batch["counts"]["tokens"] for batch in batches)
-    targets = sum(batch["target_index"].numel() for batch in batches)
+    targets = sum(batch["target_index"].numel() for batch in batches if "target_index" in batch)
     shapes = (" -> ".join(str(tuple(batch[side].shape)) for side in sides) for batch in batches[:4])
     shares = {
         "rows x places of a batch": ", ".join(shapes),
         "padding": f"{1 - real / places:.2%}",
-        "targets among tokens": f"{targets / tokens:.2%}",
     }
+    if "target_index" not in batches[0]:
+        return shares
+    shares["targets among tokens"] = f"{targets / tokens:.2%}"
     if len(sides) > 1:
         return shares
     kept = sum(
@@ -69,7 +71,6 @@ def _text_shares(data: TaskData) -> dict[str, Any]:
         "tokens of a document, median, longest": f"{int(np.median(lengths))}, {lengths.max()}",
         "documents cut into several rows": f"{(lengths > longest).mean():.2%}",
         "unknown tokens": f"{info['unknown'] / info['tokens']:.3%}",
-        "exact duplicates": f"{info['duplicates'] / info['documents']:.2%}",
         "near-duplicates (sample)": f"{near_duplicate_share(train, DOCUMENTS_COMPARED):.2%}",
-        "loss of a unigram model": f"{data.corpus.provenance['unigram_loss']:.3f} nats",
+        **data.facts(),
     }

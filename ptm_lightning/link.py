@@ -23,6 +23,8 @@ class Link:
     """The longest row, in tokens, special tokens included."""
     labels: list[str] = field(default_factory=list)
     """Label names in the order of their ids."""
+    problem_type: str | None = None
+    """What the labels are, in transformers' words, such as "regression"; None without labels."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Sources, documents, tokens, loss of a unigram model: for the summary and the model card."""
     network: dict[str, Any] | None = None

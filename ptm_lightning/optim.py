@@ -1,6 +1,7 @@
 """AdamW with decay only where it belongs, and learning-rate schedules as functions of the optimizer step."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -14,8 +15,10 @@ WSD_DECAY_SHARE = 0.2
 _NO_DECAY = (nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters with and without weight decay, by the kind of module they belong to.
+def parameter_groups(
+    module: nn.Module, weight_decay: float, rate: Callable[[str], float] | None = None
+) -> list[dict[str, Any]]:
+    """Parameters with and without weight decay, by the kind of module they belong to, and by their learning rate.
 
     Biases, embeddings and normalisation (all parameters of one dimension) aren't decayed. A tied weight counts once;
     what doesn't require a gradient is left out.
@@ -23,31 +26,40 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     Args:
         module: The network.
         weight_decay: Decay of all other parameters.
+        rate: The learning rate of a parameter by its name, if they differ.
 
     Returns:
-        Two groups for an optimizer; an empty one is left out.
+        Groups for an optimizer: two, or two for each learning rate.
     """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    groups: dict[tuple[float | None, float], list[nn.Parameter]] = {}
     seen = set()
-    for child in module.modules():
-        for parameter in child.parameters(recurse=False):
+    for prefix, child in module.named_modules():
+        for name, parameter in child.named_parameters(recurse=False):
             if id(parameter) in seen or not parameter.requires_grad:
                 continue
             seen.add(id(parameter))
             spared = isinstance(child, _NO_DECAY) or parameter.ndim < 2
-            (plain if spared else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+            its_rate = rate(f"{prefix}.{name}" if prefix else name) if rate else None
+            groups.setdefault((its_rate, 0.0 if spared else weight_decay), []).append(parameter)
+    # Highest rate first: it is the one that is logged.
+    order = sorted(groups, key=lambda key: (-(key[0] or 0.0), -key[1]))
+    return [
+        {"params": groups[key], "weight_decay": key[1]} | ({"lr": key[0]} if key[0] is not None else {})
+        for key in order
+    ]
 
 
 def adamw(
-    module: nn.Module, learning_rate: float, weight_decay: float, betas: tuple[float, float], eps: float
+    module: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    eps: float,
+    rate: Callable[[str], float] | None = None,
 ) -> torch.optim.AdamW:
     """The fused AdamW, which torch has for CPU and CUDA alike (arXiv:1711.05101)."""
-    optimizer = torch.optim.AdamW(
-        parameter_groups(module, weight_decay), lr=learning_rate, betas=betas, eps=eps, fused=True
-    )
+    groups = parameter_groups(module, weight_decay, rate)
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
     # Gradients are unscaled before they are clipped, not inside the step; with this true, Lightning refuses to clip.
     optimizer._step_supports_amp_scaling = False
     return optimizer

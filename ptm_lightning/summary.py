@@ -20,7 +20,8 @@ def print_summary(folder: Path, task: Task, data: TaskData) -> None:
         steps = metrics[name]
         (first, begin), (last, end) = min(steps.items()), max(steps.items())
         print(f"{name:<28}{begin:>10.4f}  at step {first:<8}{end:>10.4f}  at step {last}")
-    print(f"{'unigram model loss':<28}{data.corpus.provenance['unigram_loss']:>10.4f}")
+    if unigram := data.corpus.provenance.get("unigram_loss"):
+        print(f"{'unigram model loss':<28}{unigram:>10.4f}")
     if speeds := metrics.get("speed/tokens_per_second"):
         print(f"{'tokens per second':<28}{sum(speeds.values()) / len(speeds):>10,.0f}")
     batch = next(iter(data.val_dataloader()))

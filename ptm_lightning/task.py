@@ -19,6 +19,7 @@ from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint, load_weights,
 from ptm_lightning.data.batch import Batch, other_documents
 from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
+from ptm_lightning.evaluation import Evaluation, Record
 from ptm_lightning.limits import check_trainer, sync_buffers
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
@@ -89,7 +90,7 @@ class Task(LightningModule):
         self.total_steps = 0
         self.tokens_seen = 0
         self.running_sums = RunningSums()
-        self._validation_sums = RunningSums()
+        self._evaluation = Evaluation()
         self._step_tokens = 0
         self._resumed_at = -1
         self._gradient_norm: Tensor | None = None
@@ -100,6 +101,14 @@ class Task(LightningModule):
         The names of the loss terms are those that the data module counts in `batch["counts"]`.
         """
         raise NotImplementedError(f"{type(self).__name__} doesn't say its terms")
+
+    def evaluate(self, batch: Batch) -> tuple[Terms, list[Record]]:
+        """The terms of an evaluation batch, and a record of each example for metrics that aren't sums."""
+        return self.terms(batch), []
+
+    def score(self, records: list[Record]) -> dict[str, float]:
+        """Metrics of a whole evaluation, from the records of all examples, each once and in their order."""
+        return {}
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Metrics that are functions of others, such as a perplexity: a chance to add them."""
@@ -192,9 +201,13 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW and a schedule that moves by optimizer steps."""
-        optimizer = adamw(self, self.learning_rate, self.weight_decay, self.betas, self.eps)
+        optimizer = self.optimizer()
         schedule = {"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def optimizer(self) -> Optimizer:
+        """AdamW, fused."""
+        return adamw(self, self.learning_rate, self.weight_decay, self.betas, self.eps)
 
     def _factor(self, step: int) -> float:
         return schedule_factor(self.schedule, step, self.total_steps, warmup_steps(self.warmup, self.total_steps))
@@ -230,7 +243,7 @@ class Task(LightningModule):
         if self._logs(step := self.global_step + 1):
             assert self._gradient_norm is not None
             measured = {"train/learning_rate": rate, "train/gradient_norm": float(self._gradient_norm)}
-            metrics = self._means(self.running_sums, "train") | measured
+            metrics = self.finish_metrics(self._summed(self.running_sums).means("train"), "train") | measured
             self.running_sums.clear()
             write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, step)
 
@@ -239,12 +252,12 @@ class Task(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums anew."""
-        self._validation_sums.clear()
+        self._evaluation.clear()
         sync_buffers(self.trainer, on=False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the batch's terms."""
-        self._validation_sums.add(self.terms(batch))
+        self._evaluation.add(*self.evaluate(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics over all batches and processes."""
@@ -259,14 +272,13 @@ class Task(LightningModule):
 
     def _finish_evaluation(self, prefix: str) -> None:
         sync_buffers(self.trainer, on=True)
-        metrics = self._means(self._validation_sums, prefix)
+        sums, records = self._evaluation.over_processes(self.trainer.strategy, self.trainer.world_size)
+        scores = {f"{prefix}/{name}": value for name, value in self.score(records).items()} if records else {}
+        metrics = self.finish_metrics(sums.means(prefix) | scores, prefix)
         fitting = self.trainer.state.fn == "fit"
         self.log_dict(metrics, logger=not fitting, sync_dist=True)
         if fitting and (not self.trainer.sanity_checking or self.trainer.num_sanity_val_steps == float("inf")):
             write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, self.global_step)
-
-    def _means(self, sums: RunningSums, prefix: str) -> dict[str, float]:
-        return self.finish_metrics(self._summed(sums).means(prefix), prefix)
 
     def _summed(self, sums: RunningSums) -> RunningSums:
         alone = self._trainer is None or self.trainer.world_size == 1

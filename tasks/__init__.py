@@ -7,6 +7,7 @@ from .next_sentence import NextSentence, NextSentenceData
 from .permutation_lm import PermutationLM, PermutationLMData
 from .replaced_token import ReplacedTokenData, ReplacedTokenDetection
 from .sentence_order import SentenceOrder, SentenceOrderData
+from .sequence_classification import SequenceClassification, SequenceClassificationData
 from .span_corruption import SpanCorruption, SpanCorruptionData
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "ReplacedTokenDetection",
     "SentenceOrder",
     "SentenceOrderData",
+    "SequenceClassification",
+    "SequenceClassificationData",
     "SpanCorruption",
     "SpanCorruptionData",
 ]

@@ -43,7 +43,9 @@ class Batch(TypedDict, total=False):
     decoder_lengths: Tensor
     """(R,) real tokens of each row of the decoder."""
     labels: Tensor
-    """(R,) the right class of each row, where the objective has one."""
+    """(R,) the right class of each row, where the task has one; (R, L) 0 or 1 for each of several; (R,) numbers."""
+    examples: Tensor
+    """(R,) labelled rows only: their numbers in the store."""
     counts: dict[str, int]
     """How much of each term the batch holds, by the term's name, and "tokens", those that aren't padding; with a
     decoder those of the text before it was corrupted, as the plan counts them."""

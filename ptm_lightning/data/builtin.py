@@ -5,6 +5,7 @@ import os
 import re
 import sysconfig
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,8 @@ from ptm_lightning.data.formats import Row
 
 SHORTEST = 40
 """Docstrings below this many characters are names in other words, not text."""
+MODULES = 12
+"""Labels of the built-in example for classification."""
 
 # Tests, bundled programs and foreign packages; `encodings` holds a hundred copies of one docstring.
 SKIPPED_FOLDERS = re.compile(
@@ -76,5 +79,18 @@ def python() -> Iterator[Row]:
                 yield row
 
 
-BUILTIN: dict[str, Callable[[], Iterator[Row]]] = {"python": python}
+def modules() -> Iterator[Row]:
+    """Docstrings of the modules that have most of them, each with its module as the label: to try classification.
+
+    Returns:
+        An iterator of {"text", "label", "name"}, in an order that depends on the Python version alone.
+    """
+    rows = [row for row in python() if row["module"] != "pydoc_data"]
+    common = dict(Counter(row["module"] for row in rows).most_common(MODULES))
+    for row in rows:
+        if row["module"] in common:
+            yield {"text": row["text"], "label": row["module"], "name": row["name"]}
+
+
+BUILTIN: dict[str, Callable[[], Iterator[Row]]] = {"modules": modules, "python": python}
 """What stands after `builtin:`."""

@@ -45,6 +45,8 @@ class CorpusSettings:
     validation_share: float
     cache: Path
     sentence_starts: bool = False
+    fields: tuple[str, ...] = ("text",)
+    """The columns of text."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
     """
     flags = {"--data.train": settings.train, "--data.validation": settings.validation, "--data.test": settings.test}
     sources = {flag: resolve(names, flag) for flag, names in flags.items()}
-    keys = {flag: [_content_key(source, settings.cache) for source in found] for flag, found in sources.items()}
-    tokenizer = _tokenizer(settings, given, sources["--data.train"], keys["--data.train"])
+    keys = {flag: [source_key(source, settings.cache) for source in found] for flag, found in sources.items()}
+    tokenizer = tokenizer_for(settings, given, sources["--data.train"], keys["--data.train"])
     coder, text = raw(tokenizer), to_text(tokenizer)[0]
     reading_settings: dict[str, Any] = {"split_text": settings.split_text, "columns": settings.columns}
     if starts := settings.sentence_starts:
@@ -86,7 +88,7 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
     share = 0.0 if settings.validation else settings.validation_share
     folder = settings.cache / "tokens" / store_key(keys["--data.train"], text, reading_settings | {"held_out": share})
     if not folder.exists():
-        with reading("tokenizing", _size(sources["--data.train"])) as advance:
+        with reading("tokenizing", text_bytes(sources["--data.train"])) as advance:
             texts = _texts(sources["--data.train"], "--data.train", settings)
             build_stores(texts, coder, folder, validation_share=share, sentence_starts=starts, on_progress=advance)
         logger.info("tokens are kept in %s (delete it to free the space)", settings.cache)
@@ -98,7 +100,7 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
         key = store_key([*keys[flag], folder.name], text, reading_settings)
         other_folder = settings.cache / "tokens" / key
         if not other_folder.exists():
-            with reading("tokenizing", _size(sources[flag])) as advance:
+            with reading("tokenizing", text_bytes(sources[flag])) as advance:
                 texts = _texts(sources[flag], flag, settings)
                 build_store(
                     texts,
@@ -128,25 +130,39 @@ def _texts(sources: Sequence[Source], flag: str, settings: CorpusSettings) -> It
     """All texts; None after each source."""
     for source in sources:
         rows = read(
-            source, flag, split_text=settings.split_text, columns=dict(settings.columns), hub_split=HUB_SPLITS[flag]
+            source,
+            flag,
+            split_text=settings.split_text,
+            columns=dict(settings.columns),
+            required=settings.fields,
+            hub_split=HUB_SPLITS[flag],
         )
         for row in rows:
-            yield row["text"]
+            yield from (row[name] for name in settings.fields)
         yield None
 
 
-def _tokenizer(
+def tokenizer_for(
     settings: CorpusSettings, given: PreTrainedTokenizerFast | None, sources: Sequence[Source], keys: Sequence[str]
 ) -> PreTrainedTokenizerFast:
+    """The tokenizer asked for, else the model's, else one trained on the text of the training sources.
+
+    Args:
+        settings: What the user chose.
+        given: The model's, if it has one.
+        sources: Of the training text.
+        keys: Their content keys.
+    """
     if settings.tokenizer not in (None, TRAIN):
         return load_tokenizer(str(settings.tokenizer))
     if given is not None:
         return given
     recipe = [keys, settings.algorithm, settings.vocab_size, settings.max_length, settings.split_text, settings.columns]
     recipe += [settings.special_tokens] if settings.special_tokens else []
+    recipe += [settings.fields] if settings.fields != ("text",) else []
     folder = settings.cache / "tokenizers" / blake2b(json.dumps(recipe).encode(), digest_size=16).hexdigest()
     if not folder.exists():
-        with reading("training the tokenizer", _size(sources)) as advance:
+        with reading("training the tokenizer", text_bytes(sources)) as advance:
             texts = _beginning(_texts(sources, "--data.train", settings), advance)
             trained = train_tokenizer(
                 texts, settings.algorithm, settings.vocab_size, settings.max_length, settings.special_tokens
@@ -173,7 +189,7 @@ def _beginning(texts: Iterator[str | None], advance: Any) -> Iterator[str]:
             return
 
 
-def _content_key(source: Source, cache: Path) -> str:
+def source_key(source: Source, cache: Path) -> str:
     """A hash of the content; a manifest of sizes and times spares the reading when nothing has changed."""
     stats = json.dumps(fingerprint(source))
     manifest = cache / "manifests" / blake2b(stats.encode(), digest_size=16).hexdigest()
@@ -186,7 +202,7 @@ def _content_key(source: Source, cache: Path) -> str:
     return key
 
 
-def _size(sources: Sequence[Source]) -> int | None:
+def text_bytes(sources: Sequence[Source]) -> int | None:
     """Bytes of text, if no file is compressed."""
     files = [file for source in sources for file in source.files]
     plain = all(file.suffix not in (".gz", ".parquet") for file in files) and all(s.kind == "files" for s in sources)

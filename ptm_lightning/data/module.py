@@ -38,6 +38,14 @@ class TextData(TaskData):
             say(f"--data.layout packed: {why}; taking rows instead")
             self.layout = "rows"
 
+    def facts(self) -> dict[str, str]:
+        """Copies of documents, and the loss that a model must beat."""
+        info = self.corpus.train.info
+        return {
+            "exact duplicates": f"{info['duplicates'] / info['documents']:.2%}",
+            "loss of a unigram model": f"{self.corpus.provenance['unigram_loss']:.3f} nats",
+        }
+
     def predict_inputs(self) -> Iterator[Text]:
         """What to predict for, in order: the texts given right here, then those of the sources."""
         return predict_texts(self.predict, self.text, self.columns, self.split_text)

@@ -1,8 +1,9 @@
 """Texts to predict for, with the ids their predictions are known by, read as they are needed."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ class Text(NamedTuple):
     id: str
     """The row's own `id`, or its number from 0."""
     text: str
+    row: Mapping[str, Any] = MappingProxyType({})
+    """All its columns."""
 
 
 def predict_texts(
@@ -29,19 +32,31 @@ def predict_texts(
     texts: list[str] | None,
     columns: Mapping[str, str] | None,
     split_text: Literal["blank_line", "line"] = "line",
+    required: Sequence[str] = ("text",),
 ) -> Iterator[Text]:
     """All inputs, in order: the texts given right here, then those of the sources.
+
+    Args:
+        sources: Files and other sources of rows.
+        texts: Given right here.
+        columns: The task's column: the user's.
+        split_text: What divides the texts of a .txt file.
+        required: The columns of text; the first one is "the text".
 
     Raises:
         UserError: There is none; or, while iterating, one can't be read.
     """
     flag = "--data.predict"
+    if texts and len(required) > 1:
+        raise UserError(f"--text: the task needs {' and '.join(required)}; give rows with both by {flag}")
     found = resolve(sources or (), flag)
-    read_rows = (read(source, flag, split_text=split_text, columns=columns) for source in found)
-    rows: Iterator[dict[str, Any]] = chain(({"text": text} for text in texts or ()), chain.from_iterable(read_rows))
+    read_rows = (read(source, flag, split_text=split_text, columns=columns, required=required) for source in found)
+    rows: Iterator[dict[str, Any]] = chain(
+        ({required[0]: text} for text in texts or ()), chain.from_iterable(read_rows)
+    )
     i = -1
     for i, row in enumerate(rows):
-        yield Text(str(row.get("id", i)), row["text"])
+        yield Text(str(row.get("id", i)), row[required[0]], row)
     if i < 0:
         raise UserError(f'{flag}: nothing to predict for; give --text "..." or a source')
 

@@ -4,7 +4,7 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b, file_digest
@@ -67,6 +67,7 @@ def read(
     split_text: SplitText = "blank_line",
     columns: Mapping[str, str] | None = None,
     required: Sequence[str] = ("text",),
+    check: Callable[[Row, str], None] | None = None,
     hub_split: str = "train",
 ) -> Iterator[Row]:
     """Streams the rows of a source; rows whose required columns are all blank are left out.
@@ -78,6 +79,7 @@ def read(
         columns: The task's column name to the user's, {"text": "body"}. Text files and built-in text have no columns to
             name, so it doesn't touch them.
         required: The task's columns that must be there and hold strings.
+        check: Takes each row, and the place to name when it refuses it.
         hub_split: The split of a data set on the hub.
 
     Returns:
@@ -98,6 +100,8 @@ def read(
             if mapping:
                 row = _rename(row, mapping)
             if _has_text(row, required, where, place):
+                if check is not None:
+                    check(row, f"{where}:{place}")
                 yield row
 
 

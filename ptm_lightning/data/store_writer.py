@@ -206,7 +206,7 @@ def write_store(
         distinct = documents.finish()
     (folder / "documents.bin").unlink()
     (folder / "counts.bin").write_bytes(counts.data)
-    unknown = _unknown_id(tokenizer)
+    unknown = unknown_id(tokenizer)
     info = totals | {
         "unknown": 0 if unknown is None else int(counts[unknown]),
         "duplicates": totals["documents"] - distinct,
@@ -225,7 +225,7 @@ def _count(totals: dict[str, int], batch: _Batch, tokens: int, documents: int) -
     totals["repaired"] += batch.repaired
 
 
-def _unknown_id(tokenizer: Tokenizer) -> int | None:
+def unknown_id(tokenizer: Tokenizer) -> int | None:
     """The id that stands for what the vocabulary lacks, if the model has one."""
     model: dict[str, Any] = json.loads(tokenizer.to_str())["model"]
     if model["type"] == "Unigram":

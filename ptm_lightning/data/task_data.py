@@ -116,6 +116,10 @@ class TaskData(LightningDataModule):
         """What `check` finds in training batches and the pieces that they were made of: what the noise must keep."""
         yield from ()
 
+    def facts(self) -> dict[str, str]:
+        """What else `inspect` says of the training data."""
+        return {}
+
     def show_row(self, batch: Batch, row: int) -> str:
         """A row of a training batch for people, as `inspect` prints it."""
         return show_row(batch, row, self.hf_tokenizer)
@@ -248,13 +252,16 @@ class TaskData(LightningDataModule):
         special_ids = {role: getattr(self.hf_tokenizer, f"{role}_token_id") for role in SPECIAL_ROLES}
         if special_ids["pad"] == special_ids["eos"]:  # a network doesn't learn the embedding of its padding id
             special_ids["pad"] = None
+        provenance = {} if self._predicts() else self.corpus.provenance
         return Link(
             tokenizer=text,
             tokenizer_config=config,
             vocabulary=len(self.hf_tokenizer),
             special_ids=special_ids,
             max_length=self.max_length,
-            provenance={} if self._predicts() else self.corpus.provenance,
+            labels=list(provenance.get("labels", ())),
+            problem_type=provenance.get("problem_type"),
+            provenance=provenance,
         )
 
     def _sum_counts(self, counts: dict[str, int]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from transformers.initialization import no_init_weights
 
 from ptm_lightning.errors import UserError
 from ptm_lightning.models.config import build_config, first_line, position_offset
+from ptm_lightning.models.head import HeadLabels, label_names, renew_head
 from ptm_lightning.models.sizes import check_shapes, dimensions
 
 __all__ = [
@@ -81,7 +82,7 @@ def network_from_config(auto_class: str, config: Mapping[str, Any]) -> PreTraine
     return network
 
 
-def load_network(auto_class: str, name: str, seed: int = 0) -> PreTrainedModel:
+def load_network(auto_class: str, name: str, seed: int = 0, labels: HeadLabels | None = None) -> PreTrainedModel:
     """A pretrained network, in float32 whatever its file holds.
 
     Weights that the folder lacks (a new head) are drawn from the seed, and named in a warning. Only safetensors are
@@ -91,6 +92,7 @@ def load_network(auto_class: str, name: str, seed: int = 0) -> PreTrainedModel:
         auto_class: "AutoModelForMaskedLM" or another of transformers' auto classes.
         name: A folder, or a name on the hub.
         seed: Seed of the new weights.
+        labels: What the head shall predict. A head for labels of other names is replaced by a new one.
 
     Returns:
         The network, in training mode.
@@ -107,6 +109,9 @@ def load_network(auto_class: str, name: str, seed: int = 0) -> PreTrainedModel:
                 log.warning("--model.backbone %s: its config names code of its own (auto_map), which is not run", name)
                 del config.auto_map
             _check_head(auto_class, config)
+            other = label_names(config) if labels is not None else []
+            if labels is not None:
+                labels.write(config)
 
             def load(attention: str) -> Any:
                 return model_class.from_pretrained(
@@ -116,6 +121,7 @@ def load_network(auto_class: str, name: str, seed: int = 0) -> PreTrainedModel:
                     dtype=torch.float32,
                     trust_remote_code=False,
                     use_safetensors=True,
+                    ignore_mismatched_sizes=labels is not None,
                     output_loading_info=True,
                 )
 
@@ -124,7 +130,10 @@ def load_network(auto_class: str, name: str, seed: int = 0) -> PreTrainedModel:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(_explain(name, auto_class, error)) from error
-    missing = sorted(report["missing_keys"])
+    missing = sorted(report["missing_keys"] | {key for key, *_ in report["mismatched_keys"]})
+    if labels is not None and other and other != list(labels.names):
+        renew_head(network, _from_config(auto_class, config, seed))
+        log.warning("--model.backbone %s has a head for other labels (%s): a new one is drawn", name, ", ".join(other))
     if missing:
         log.warning("--model.backbone %s has no weights for %s: drawn from the seed", name, ", ".join(missing))
     loaded: PreTrainedModel = network.train()

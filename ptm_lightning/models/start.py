@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from ptm_lightning.link import Link
 from ptm_lightning.models.build import build_network, load_network, network_from_config
 from ptm_lightning.models.config import build_config
+from ptm_lightning.models.head import HeadLabels
 
 
 class Start(Protocol):
@@ -33,8 +34,9 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
     """
     if link.network is not None:
         return network_from_config(auto_class, link.network)
+    labels = HeadLabels(link.labels, link.problem_type) if link.problem_type else None
     if start.backbone:
-        return load_network(auto_class, start.backbone, start.seed)
+        return load_network(auto_class, start.backbone, start.seed, labels)
     special_ids: Mapping[str, int | None] = link.special_ids
     config = build_config(
         start.architecture,
@@ -44,4 +46,6 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
         max_length=link.max_length,
         special_ids=special_ids,
     )
+    if labels is not None:
+        labels.write(config)
     return build_network(auto_class, config, start.seed)

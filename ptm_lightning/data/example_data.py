@@ -1,0 +1,192 @@
+"""ExampleData: the data module of tasks that are learned from rows of columns, such as a text and its label."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.cache import cache_folder
+from ptm_lightning.data.corpus import Corpus, CorpusSettings
+from ptm_lightning.data.example_store import ExampleStore
+from ptm_lightning.data.examples import Reader, prepare_examples
+from ptm_lightning.data.layout import Frame, LayOut, Pieces
+from ptm_lightning.data.noise import Ints
+from ptm_lightning.data.predict import Text, predict_texts
+from ptm_lightning.data.store import TokenStore
+from ptm_lightning.data.task_data import TaskData
+from ptm_lightning.data.template import Template, fit_fields
+from ptm_lightning.data.tokenizer import raw
+from ptm_lightning.errors import UserError
+from ptm_lightning.log import say
+from ptm_lightning.models.head import backbone_labels
+
+
+@dataclass(frozen=True)
+class LayOutExamples:
+    """A row for each example, its fields shortened to fit."""
+
+    store: ExampleStore
+    special: int
+    """Special tokens of a row."""
+    max_length: int
+
+    def __call__(self, start: Ints, length: Ints, draw: Ints) -> Pieces:
+        """One piece each: it begins where the example does, and is as long as what is kept of it."""
+        kept = fit_fields(field_lengths(self.store, example_at(self.store, start)), self.max_length - self.special)
+        framed = np.ones(len(start), dtype=np.bool_)
+        return Pieces(start, kept.sum(axis=1), draw, np.arange(len(start)), framed, framed)
+
+
+@dataclass(frozen=True)
+class FieldsCollate:
+    """Rows of whole examples to a batch, without targets."""
+
+    store: ExampleStore
+    template: Template
+    max_length: int
+
+    def __call__(self, pieces: Pieces) -> tuple[Ints, Batch]:
+        """The numbers of the examples (R,), and their rows."""
+        examples = example_at(self.store, pieces.start)
+        kept = fit_fields(field_lengths(self.store, examples), self.max_length - len(self.template))
+        starts = self.store.field_offsets[_field_numbers(self.store, examples)]
+        batch = self.template.rows(self.store.tokens, starts, kept)
+        batch["counts"] = {"tokens": int((batch["document_ids"] > 0).sum())}
+        batch["examples"] = torch.from_numpy(examples)
+        return examples, batch
+
+
+def example_at(store: ExampleStore, start: Ints) -> Ints:
+    """(R,) the examples that begin at or before these places of the store, which has no empty ones."""
+    return np.asarray(np.searchsorted(store.offsets, start, side="right") - 1)
+
+
+def field_lengths(store: ExampleStore, examples: Ints) -> Ints:
+    """(R, k) tokens of each field."""
+    numbers = _field_numbers(store, examples)
+    return np.asarray(store.field_offsets[numbers + 1] - store.field_offsets[numbers])
+
+
+def _field_numbers(store: ExampleStore, examples: Ints) -> Ints:
+    return examples[:, None] * store.fields + np.arange(store.fields)
+
+
+class ExampleData(TaskData, ABC):
+    """Rows of columns from files of any kind, each an example; a subclass says what they mean."""
+
+    validation_share: float = 0.1
+    """Share of the rows held out for validation when no source is given for it."""
+    test_share: float = 0.1
+    """Share of the rows held out for the test when no source is given for it."""
+
+    fields: ClassVar[tuple[str, ...]]
+    """The columns of text."""
+
+    @abstractmethod
+    def reader(self) -> Reader:
+        """What makes examples of rows."""
+
+    @abstractmethod
+    def collate_examples(self, store: ExampleStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
+        """What makes a batch from the pieces of its rows: picklable, for it goes to the workers."""
+
+    def model_labels(self) -> tuple[list[str], list[str]]:
+        """The labels that the model has been trained for, and those of a pretrained network that it starts from."""
+        task: Any = self.trainer.lightning_module if self.trainer is not None else None
+        if task.link is not None:
+            return list(task.link.labels), []
+        return [], backbone_labels(task.backbone) if task.backbone else []
+
+    def open_corpus(self) -> Corpus:
+        """Opens the stores of examples; makes first what the cache doesn't have."""
+        settings = CorpusSettings(
+            train=tuple(self.train),
+            validation=tuple(self.validation or ()),
+            test=tuple(self.test or ()),
+            tokenizer=self.tokenizer,
+            algorithm=self.tokenizer_algorithm,
+            vocab_size=self.vocab_size,
+            max_length=self.max_length,
+            special_tokens=self.special_tokens(),
+            split_text="line",
+            columns=tuple(sorted((self.columns or {}).items())),
+            validation_share=self.validation_share,
+            cache=cache_folder(self.cache_dir),
+            fields=self.fields,
+        )
+        return prepare_examples(settings, self.test_share, self.reader(), self.given_tokenizer())
+
+    def setup(self, stage: str) -> None:
+        """Opens the stores, and says what doesn't fit into a row."""
+        super().setup(stage)
+        if stage == "fit":
+            self._say_what_is_cut()
+            shared = {name: count for name, count in self.corpus.provenance["duplicates"].items() if count}
+            if shared:
+                say("rows whose text occurs before: " + ", ".join(f"{n:,} {name}" for name, n in shared.items()))
+
+    def make_frame(self) -> Frame:
+        """The special tokens of a row; those between two fields are counted with the last."""
+        self.template = Template.of(self.hf_tokenizer, len(self.fields))
+        if self.max_length <= len(self.template):
+            raise UserError(
+                f"--data.max_length {self.max_length}: no room beside {len(self.template)} special tokens; give more"
+            )
+        first, *others = self.template.special
+        return Frame(first, tuple(id_ for ids in others for id_ in ids))
+
+    def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
+        """A row for each example."""
+        assert isinstance(store, ExampleStore)
+        return LayOutExamples(store, len(self.template), self.max_length)
+
+    def collator(self, store: TokenStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
+        """The task's."""
+        assert isinstance(store, ExampleStore)
+        return self.collate_examples(store, evaluate=evaluate)
+
+    def predict_inputs(self) -> Iterator[Text]:
+        """What to predict for, in order: the texts given right here, then the rows of the sources."""
+        return predict_texts(self.predict, self.text, self.columns, required=self.fields)
+
+    def predict_batch(self, texts: list[Text]) -> Batch:
+        """Rows to predict for, without targets."""
+        ids = list(zip(*encode_fields(raw(self.hf_tokenizer), [text.row for text in texts], self.fields), strict=True))
+        lengths = np.array([[len(one) for one in field] for field in ids], dtype=np.int64).T
+        flat = [id_ for row in zip(*ids, strict=True) for field in row for id_ in field]
+        starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)
+        kept = fit_fields(lengths, self.max_length - len(self.template))
+        batch = self.template.rows(np.array(flat, dtype=np.int64), starts, kept)
+        batch["texts"] = [(text.id, text.text) for text in texts]
+        return batch
+
+    def facts(self) -> dict[str, str]:
+        """How often rows repeat, and how often each label occurs."""
+        provenance = self.corpus.provenance
+        shares = {f"rows whose text is {name}": f"{count:,}" for name, count in provenance["duplicates"].items()}
+        labels: dict[str, int] = provenance.get("labels", {})
+        total = sum(labels.values())
+        return shares | {f"label {name}": f"{count:,} ({count / total:.1%})" for name, count in labels.items()}
+
+    def show_row(self, batch: Batch, row: int) -> str:
+        """A row for people."""
+        ids = batch["input_ids"][row][batch["document_ids"][row] > 0]
+        return str(self.hf_tokenizer.decode(ids))
+
+    def _say_what_is_cut(self) -> None:
+        store = self.corpus.train
+        assert isinstance(store, ExampleStore)
+        long = int((np.diff(store.offsets) > self.max_length - len(self.template)).sum())
+        if long:
+            share = long / len(store)
+            say(f"--data.max_length {self.max_length}: cuts {long:,} of {len(store):,} rows ({share:.1%})")
+
+
+def encode_fields(tokenizer: Any, rows: Sequence[Any], fields: Sequence[str]) -> list[list[list[int]]]:
+    """(rows, fields) token ids of the rows' texts, without special tokens."""
+    columns = [tokenizer.encode_batch_fast([row[name] for row in rows], add_special_tokens=False) for name in fields]
+    return [[encoding.ids for encoding in row] for row in zip(*columns, strict=True)]

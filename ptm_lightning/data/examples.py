@@ -1,0 +1,223 @@
+"""From files of labelled rows to stores of examples: splits, checks and tokens, made once and kept in the cache."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from ptm_lightning.data.corpus import HUB_SPLITS, Corpus, CorpusSettings, source_key, text_bytes, tokenizer_for
+from ptm_lightning.data.example_store import Encode, ExampleStore, write_examples
+from ptm_lightning.data.formats import Row
+from ptm_lightning.data.noise import Bools, Ints
+from ptm_lightning.data.sources import Source, read, resolve
+from ptm_lightning.data.store import store_key, written_once
+from ptm_lightning.data.store_writer import number
+from ptm_lightning.data.tokenizer import raw, to_text
+from ptm_lightning.errors import UserError
+from ptm_lightning.progress import reading
+
+logger = logging.getLogger(__name__)
+Hashes = np.ndarray[tuple[int], np.dtype[np.uint64]]
+SPLITS = ("train", "validation", "test")
+
+
+class Reader(Protocol):
+    """What a task makes of rows; one for each time that a store is built."""
+
+    fields: tuple[str, ...]
+    """The columns of text."""
+    key: Any
+    """Plain values: what of its settings changes what is stored."""
+
+    def take(self, row: Row, where: str) -> None:
+        """Takes in a training row, or refuses it by `UserError` with the place."""
+
+    def check(self, row: Row, where: str) -> None:
+        """Refuses an evaluation row that doesn't fit the training rows."""
+
+    def stratum(self, row: Row) -> int:
+        """Rows with the same number are held out in the same share."""
+
+    def encoder(self, tokenizer: Tokenizer) -> Encode:
+        """What tokenizes rows, when all training rows were taken in."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the task and the model card must know, such as the names of labels."""
+
+
+def prepare_examples(
+    settings: CorpusSettings, test_share: float, reader: Reader, given: PreTrainedTokenizerFast | None
+) -> Corpus:
+    """Opens the stores of examples; makes first what the cache doesn't have.
+
+    Without a source for validation or test, a share of the training rows is held out: in each stratum those with
+    the smallest hashes, so that copies of a row fall on the same side.
+
+    Args:
+        settings: All that the tokens depend on.
+        test_share: Share of the rows to hold out for the test, if there is no source for it.
+        reader: The task's.
+        given: The tokenizer of the model that is trained on, if it has one.
+
+    Returns:
+        The corpus, its stores each an `ExampleStore`.
+
+    Raises:
+        UserError: For sources that can't be read and rows that don't fit.
+    """
+    flags = {"--data.train": settings.train, "--data.validation": settings.validation, "--data.test": settings.test}
+    sources = {flag: resolve(names, flag) for flag, names in flags.items()}
+    keys = {flag: [source_key(source, settings.cache) for source in found] for flag, found in sources.items()}
+    tokenizer = tokenizer_for(settings, given, sources["--data.train"], keys["--data.train"])
+    shares = (0.0 if settings.validation else settings.validation_share, 0.0 if settings.test else test_share)
+    recipe = {"columns": settings.columns, "fields": reader.fields, "shares": shares, "reader": reader.key}
+    sizes = {flag: len(found) for flag, found in keys.items()}
+    key = store_key([key for found in keys.values() for key in found], to_text(tokenizer)[0], recipe | sizes)
+    folder = settings.cache / "examples" / key
+    if not folder.exists():
+        with written_once(folder) as partial, reading("tokenizing", text_bytes(sources["--data.train"])) as advance:
+            if partial is not None:
+                _Builder(settings, sources, reader, shares, raw(tokenizer), partial, advance).build()
+        logger.info("tokens are kept in %s (delete it to free the space)", settings.cache)
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    stores = {split: ExampleStore.open(folder / split) for split in SPLITS if (folder / split).exists()}
+    numbers = {
+        split: {name: int(store.info[name]) for name in ("documents", "tokens", "bytes", "unknown", "empty")}
+        for split, store in stores.items()
+    }
+    chosen = {"sources": list(settings.train), "validation_sources": list(settings.validation)}
+    return Corpus(
+        tokenizer,
+        stores["train"],
+        stores["validation"],
+        stores.get("test"),
+        (0, *facts.pop("source_ends")),
+        chosen | numbers | facts,
+    )
+
+
+@dataclass
+class _Builder:
+    """Builds the stores of all splits in one folder."""
+
+    settings: CorpusSettings
+    sources: Mapping[str, Sequence[Source]]
+    reader: Reader
+    shares: tuple[float, float]
+    tokenizer: Tokenizer
+    folder: Path
+    advance: Callable[[int], None]
+    hashes: dict[str, Hashes] = field(default_factory=dict)
+    """Of the rows of each split."""
+
+    def build(self) -> None:
+        """Reads the training rows twice: to learn what there is and who is held out, and to tokenize."""
+        strata: list[int] = []
+        hashes, source_ends = self._scan("--data.train", self._take_into(strata))
+        split = held_out(hashes, np.array(strata, dtype=np.uint64), self.shares)
+        for number_, name in enumerate(SPLITS):
+            flag = f"--data.{name}"
+            if number_ == 0 or self.shares[number_ - 1]:
+                self.hashes[name] = hashes[split == number_]
+                self._write(name, self._rows("--data.train"), split == number_)
+            elif self.sources[flag]:
+                self.hashes[name], _ = self._scan(flag, self.reader.check)
+                self._write(name, self._rows(flag), None)
+        ends = [int((split[:end] == 0).sum()) for end in source_ends]
+        facts = {"source_ends": ends, "duplicates": self._duplicates(), **self.reader.facts()}
+        (self.folder / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+    def _take_into(self, strata: list[int]) -> Callable[[Row, str], None]:
+        def take(row: Row, where: str) -> None:
+            self.reader.take(row, where)
+            strata.append(self.reader.stratum(row))
+
+        return take
+
+    def _scan(self, flag: str, check: Callable[[Row, str], None]) -> tuple[Hashes, list[int]]:
+        """Hashes of the rows' texts, and the number of rows at the end of each source."""
+        hashes: list[int] = []
+        ends: list[int] = []
+        for source in self.sources[flag]:
+            for row in self._read(source, flag, check):
+                hashes.append(number("\0".join(row[name] for name in self.reader.fields).encode("utf-8", "replace")))
+            ends.append(len(hashes))
+        if not hashes:
+            raise UserError(f"{flag}: no row with text")
+        return np.array(hashes, dtype=np.uint64), ends
+
+    def _rows(self, flag: str) -> Iterator[Row]:
+        for source in self.sources[flag]:
+            yield from self._read(source, flag, None)
+
+    def _read(self, source: Source, flag: str, check: Callable[[Row, str], None] | None) -> Iterator[Row]:
+        return read(
+            source,
+            flag,
+            columns=dict(self.settings.columns),
+            required=self.reader.fields,
+            check=check,
+            hub_split=HUB_SPLITS[flag],
+        )
+
+    def _write(self, split: str, rows: Iterator[Row], chosen: Bools | None) -> None:
+        flag = f"--data.{split}"
+        if not len(self.hashes[split]):
+            raise UserError(f"{flag}: too few rows to hold a share out; give a source, or more rows")
+        mine = rows if chosen is None else compress(rows, chosen)
+        write_examples(self._counted(mine), self.reader.encoder(self.tokenizer), self.tokenizer, self.folder / split)
+
+    def _counted(self, rows: Iterator[Row]) -> Iterator[Row]:
+        for row in rows:
+            self.advance(sum(len(row[name]) for name in self.reader.fields))
+            yield row
+
+    def _duplicates(self) -> dict[str, int]:
+        """Rows of each split whose texts occur before: in the split itself, or in training."""
+        train = self.hashes["train"]
+        inside = {"within train": len(train) - len(np.unique(train))}
+        others = {name: hashes for name, hashes in self.hashes.items() if name != "train"}
+        return inside | {f"{name} in train": int(np.isin(hashes, train).sum()) for name, hashes in others.items()}
+
+
+def held_out(hashes: Hashes, strata: Hashes, shares: tuple[float, float]) -> Ints:
+    """Which split each row belongs to.
+
+    Args:
+        hashes: (n,) of the rows' texts.
+        strata: (n,) rows with equal numbers are held out in the same share.
+        shares: Of validation and test.
+
+    Returns:
+        (n,) 0 training, 1 validation, 2 test. Equal rows of a stratum are together. Where rows are so few that no
+        stratum gives one, the rows with the smallest hashes are taken whatever their stratum.
+    """
+    split = np.zeros(len(hashes), dtype=np.int64)
+    order = np.lexsort((hashes, strata))
+    begins = np.flatnonzero(np.diff(strata[order], prepend=strata[order][:1] + np.uint64(1)))
+    for group in np.split(order, begins[1:]):
+        first, second = (round(share * len(group)) for share in (shares[0], sum(shares)))
+        split[_through_equals(hashes, group, first, second)] = 2
+        split[_through_equals(hashes, group, 0, first)] = 1
+    by_hash = np.argsort(hashes, kind="stable")
+    for number_, share in enumerate(shares, 1):
+        if share and not (split == number_).any() and (split == 0).sum() > 1:
+            split[by_hash[split[by_hash] == 0][:1]] = number_
+    return split
+
+
+def _through_equals(hashes: Hashes, group: Ints, begin: int, end: int) -> Ints:
+    """group[begin:end], but rows that equal each other all stand where the first of them does."""
+    values = hashes[group]
+    while 0 < begin < len(group) and values[begin] == values[begin - 1]:
+        begin += 1
+    while 0 < end < len(group) and values[end] == values[end - 1]:
+        end += 1
+    return group[begin : max(begin, end)]

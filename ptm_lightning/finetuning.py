@@ -1,0 +1,82 @@
+"""FineTuning: what tasks share that start from a pretrained network and give it a head of their own."""
+
+import re
+from typing import Any
+
+from torch import nn
+
+from ptm_lightning.errors import UserError
+from ptm_lightning.optim import adamw
+from ptm_lightning.task import Task
+
+LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.")
+EMBEDDING = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe|shared)(?:\.|$)")
+
+
+class FineTuning(Task):
+    """A pretrained network with a head: rates by layer, and layers that stay as they are.
+
+    References:
+        - layer-wise decay: ULMFiT, 2018, https://arxiv.org/abs/1801.06146; ELECTRA, 2020,
+          https://arxiv.org/abs/2003.10555
+    """
+
+    learning_rate: float = 5e-5
+    """The peak of the schedule; BERT's choices were 2e-5 to 5e-5, a network from scratch needs 1e-3 or so."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's averaging of the gradient and of its square."""
+    head_learning_rate: float | None = None
+    """The head's own peak; default: as the others."""
+    layer_decay: float = 1.0
+    """What the rate of each layer is of the one above it, such as 0.9; the embeddings have the lowest."""
+    frozen_layers: int = 0
+    """Embeddings and so many of the lowest layers stay as they are; -1: all but the head."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.layer_decay <= 1:
+            raise UserError(f"--model.layer_decay {self.layer_decay}: give a factor above 0 and at most 1, such as 0.9")
+
+    def configure_model(self) -> None:
+        """Builds the network, and freezes what shall stay as it is."""
+        super().configure_model()
+        if self.network is None or self.frozen_layers == 0:
+            return
+        layers = number_of_layers(self.network)
+        if not -1 <= self.frozen_layers <= layers:
+            raise UserError(f"--model.frozen_layers {self.frozen_layers}: the network has {layers} layers; -1 is all")
+        kept = layers + 1 if self.frozen_layers == -1 else self.frozen_layers
+        for name, parameter in self.network.named_parameters():
+            if depth(self.network, name, layers) <= kept and not is_head(self.network, name):
+                parameter.requires_grad_(False)
+
+    def optimizer(self) -> Any:
+        """AdamW with a rate for each layer."""
+        assert self.network is not None
+        network, layers = self.network, number_of_layers(self.network)
+        head = self.head_learning_rate or self.learning_rate
+
+        def rate(name: str) -> float:
+            if is_head(network, name):
+                return head
+            return float(self.learning_rate * self.layer_decay ** (layers + 1 - depth(network, name, layers)))
+
+        return adamw(network, self.learning_rate, self.weight_decay, self.betas, self.eps, rate)
+
+
+def is_head(network: Any, name: str) -> bool:
+    """Whether a parameter belongs to the head and not to the pretrained body."""
+    return not name.startswith(f"{network.base_model_prefix}.")
+
+
+def number_of_layers(network: nn.Module) -> int:
+    """How many layers the body has; an encoder-decoder's longer side counts."""
+    numbers = [int(found[1]) for name, _ in network.named_parameters() if (found := LAYER.search(f".{name}"))]
+    return max(numbers, default=-1) + 1
+
+
+def depth(network: nn.Module, name: str, layers: int) -> int:
+    """How high a parameter stands: 0 for embeddings, layers from 1, what is above them layers + 1."""
+    if found := LAYER.search(f".{name}"):
+        return int(found[1]) + 1
+    return 0 if EMBEDDING.search(name) else layers + 1

@@ -1,0 +1,1 @@
+"""Metrics over a whole evaluation, as their field defines them."""

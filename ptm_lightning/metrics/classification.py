@@ -1,0 +1,108 @@
+"""Metrics of classification and regression over a whole evaluation, as scikit-learn defines them."""
+
+import warnings
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics.functional import pearson_corrcoef, spearman_corrcoef
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    multiclass_calibration_error,
+    multiclass_matthews_corrcoef,
+)
+
+BINS = 15
+"""Of the calibration error. Guo et al., 2017, https://arxiv.org/abs/1706.04599"""
+
+
+def classification_scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """Precision, recall, F1, Matthews' correlation, the area under the ROC curve, and the calibration error.
+
+    Args:
+        probabilities: (n, L) of each label.
+        labels: (n,) the right ones.
+
+    Returns:
+        Metrics by name. A label that neither occurs nor is predicted doesn't count in an average. The area under the
+        curve is that of label 1, or with more labels the mean of one against the rest over those that occur.
+    """
+    count = probabilities.shape[1]
+    matrix = confusion_matrix(probabilities.argmax(dim=-1), labels, count)
+    scores = _averages(matrix.diagonal(), matrix.sum(dim=0), matrix.sum(dim=1))
+    scores["mcc"] = float(multiclass_matthews_corrcoef(probabilities.argmax(dim=-1), labels, count))
+    scores["calibration_error"] = float(multiclass_calibration_error(probabilities, labels, count, n_bins=BINS))
+    return scores | _auroc(probabilities, functional.one_hot(labels, count))
+
+
+def multi_label_scores(probabilities: Tensor, labels: Tensor, threshold: float = 0.5) -> dict[str, float]:
+    """The same for any number of labels at once; accuracy is that of whole sets.
+
+    Args:
+        probabilities: (n, L) of each label.
+        labels: (n, L) 0 or 1.
+        threshold: From where on a label is predicted.
+    """
+    predicted = (probabilities >= threshold).long()
+    right = (predicted * labels).sum(dim=0)
+    scores = _averages(right, predicted.sum(dim=0), labels.sum(dim=0))
+    scores["accuracy"] = float((predicted == labels).all(dim=1).float().mean())
+    return scores | _auroc(probabilities, labels)
+
+
+def regression_scores(predictions: Tensor, values: Tensor) -> dict[str, float]:
+    """Pearson's and Spearman's correlation, and the mean absolute error.
+
+    Args:
+        predictions: (n,)
+        values: (n,) the right ones.
+
+    Returns:
+        Metrics by name; a correlation only where both sides vary.
+    """
+    scores = {"mae": float((predictions - values).abs().mean())}
+    if len(values) > 1 and predictions.std() > 0 and values.std() > 0:
+        predictions, values = predictions.double(), values.double()
+        scores["pearson"] = float(pearson_corrcoef(predictions, values))
+        scores["spearman"] = float(spearman_corrcoef(predictions, values))
+    return scores
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, count: int) -> Tensor:
+    """(L, L): how often the label of a row was predicted as that of a column."""
+    return torch.bincount(labels * count + predicted, minlength=count * count).view(count, count)
+
+
+def _averages(right: Tensor, predicted: Tensor, actual: Tensor) -> dict[str, float]:
+    """Macro, micro and weighted averages of precision, recall and F1 over labels."""
+    right, predicted, actual = right.double(), predicted.double(), actual.double()
+    values = {
+        "precision": _divided(right, predicted),
+        "recall": _divided(right, actual),
+        "f1": _divided(2 * right, predicted + actual),
+    }
+    there = (predicted + actual) > 0
+    totals = {"precision": predicted.sum(), "recall": actual.sum(), "f1": (predicted.sum() + actual.sum()) / 2}
+    scores: dict[str, float] = {}
+    for name, value in values.items():
+        scores[f"{name}_macro"] = float(value[there].mean())
+        scores[f"{name}_micro"] = float(_divided(right.sum(), totals[name]))
+        scores[f"{name}_weighted"] = float(_divided((value * actual).sum(), actual.sum()))
+    return scores
+
+
+def _divided(a: Tensor, b: Tensor) -> Tensor:
+    """A / b, and 0 where b is 0."""
+    return torch.where(b > 0, a / b.clamp(min=1e-12), torch.zeros_like(a))
+
+
+def _auroc(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """The mean area over the labels that occur and don't occur everywhere."""
+    columns = [1] if probabilities.shape[1] == 2 and bool((labels.sum(dim=1) == 1).all()) else range(labels.shape[1])
+    some = [c for c in columns if 0 < int(labels[:, c].sum()) < len(labels)]
+    if not some:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        areas = [float(binary_auroc(probabilities[:, c].double(), labels[:, c])) for c in some]
+    return {"auroc": sum(areas) / len(areas)}

@@ -1,0 +1,229 @@
+"""Classification of texts and pairs of texts: one label, several, or a number."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
+
+from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.example_data import ExampleData, FieldsCollate, encode_fields
+from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
+from ptm_lightning.data.formats import Row
+from ptm_lightning.data.labels import Labels, ProblemType, label_of, stratum
+from ptm_lightning.data.layout import Pieces
+from ptm_lightning.data.task_data import TaskData
+from ptm_lightning.errors import UserError
+from ptm_lightning.evaluation import Record, records_of
+from ptm_lightning.finetuning import FineTuning
+from ptm_lightning.metrics.classification import classification_scores, multi_label_scores, regression_scores
+from ptm_lightning.terms import Ratio, Term, Terms
+
+TERM = "classification"
+
+
+class LabelledTexts:
+    """Rows with text and a label."""
+
+    def __init__(self, fields: tuple[str, ...], labels: Labels) -> None:
+        self.fields = fields
+        self.labels = labels
+        self.key = ["labels", labels.problem_type, labels.known, labels.preferred]
+
+    def take(self, row: Row, where: str) -> None:
+        """Takes in the label of a training row."""
+        self.labels.take(label_of(row, where), where)
+
+    def check(self, row: Row, where: str) -> None:
+        """Refuses a label that training doesn't have."""
+        self.labels.check(label_of(row, where), where)
+
+    def stratum(self, row: Row) -> int:
+        """Each label is held out in its share."""
+        return stratum(row["label"])
+
+    def encoder(self, tokenizer: Tokenizer) -> Encode:
+        """Token ids of the fields, and what the network is taught."""
+
+        def encode(rows: Sequence[Row]) -> Iterable[Encoded]:
+            fields = encode_fields(tokenizer, rows, self.fields)
+            targets = self.labels.targets(row["label"] for row in rows)
+            return (Encoded(ids, {"label": target}) for ids, target in zip(fields, targets, strict=True))
+
+        return encode
+
+    def facts(self) -> dict[str, Any]:
+        """The names of the labels, how often each occurs, and what they are."""
+        counts = {name: self.labels.counts.get(name, 0) for name in self.labels.names}
+        return {"labels": counts, "problem_type": self.labels.problem_type}
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Rows with their labels."""
+
+    fields: FieldsCollate
+    store: ExampleStore
+
+    def __call__(self, pieces: Pieces) -> Batch:
+        """One batch of R rows."""
+        examples, batch = self.fields(pieces)
+        labels = torch.from_numpy(np.array(self.store.columns["label"][examples]))
+        batch["labels"] = labels.float() if labels.is_floating_point() else labels
+        batch["counts"][TERM] = len(labels)
+        return batch
+
+
+class SequenceClassificationData(ExampleData):
+    """Texts or pairs of texts with a label: a name, a list of names, or a number (a float)."""
+
+    train: list[str] = field(default_factory=lambda: ["builtin:modules"])
+    """What to train on: files with the columns text and label (.jsonl .csv .tsv .parquet), folders, globs, the hub."""
+    problem_type: ProblemType | None = None
+    """What the labels are; default: numbers if the first is a float, several if it is a list, else one name."""
+    pair: bool = False
+    """Whether a second text, in the column `pair`, belongs to each."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The columns of text."""
+        return ("text", "pair") if self.pair else ("text",)
+
+    def reader(self) -> LabelledTexts:
+        """Texts and labels; those of a trained model are the only ones allowed."""
+        return LabelledTexts(self.fields, Labels(self.problem_type, *self.model_labels()))
+
+    def collate_examples(self, store: ExampleStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
+        """Rows of the fields, and their labels."""
+        return Collate(FieldsCollate(store, self.template, self.max_length), store)
+
+    def show_row(self, batch: Batch, row: int) -> str:
+        """A row for people, with its label."""
+        label, names = batch["labels"][row], self.link.labels
+        if label.ndim:
+            shown = ", ".join(name for name, on in zip(names, label.tolist(), strict=True) if on) or "none"
+        else:
+            shown = names[int(label)] if names else f"{float(label):g}"
+        return f"{super().show_row(batch, row)}\n  -> {shown}"
+
+
+class SequenceClassification(FineTuning):
+    """A network with a classification head, for any architecture that transformers has one for.
+
+    References:
+        - BERT, 2018, https://arxiv.org/abs/1810.04805
+        - label smoothing: Szegedy et al., 2015, https://arxiv.org/abs/1512.00567
+    """
+
+    data_class: ClassVar[type[TaskData]] = SequenceClassificationData
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all labels in training."""
+    class_weights: Literal["balanced"] | None = None
+    """balanced: rare labels weigh more in training, in inverse proportion to how often they occur."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"--model.label_smoothing {self.label_smoothing}: give a share below 1, such as 0.1")
+
+    def setup(self, stage: str) -> None:
+        """Refuses what numbers have no use for."""
+        super().setup(stage)
+        if self._link.problem_type == "regression":
+            for name in ("label_smoothing", "class_weights"):
+                if getattr(self, name):
+                    raise UserError(f"--model.{name}: the labels are numbers, not names; leave it out")
+
+    def terms(self, batch: Batch) -> Terms:
+        """Cross-entropy of the label, binary cross-entropy of all labels, or squared error; in evaluation accuracy."""
+        return self._terms(self._logits(batch), batch)
+
+    def evaluate(self, batch: Batch) -> tuple[Terms, list[Record]]:
+        """The terms, and the logits and label of each example."""
+        logits = self._logits(batch)
+        return self._terms(logits, batch), records_of(batch["examples"], logits=logits, label=batch["labels"])
+
+    def score(self, records: list[Record]) -> dict[str, float]:
+        """Accuracy, F1 and the other metrics of the kind of labels."""
+        logits, labels = (torch.stack([record[name] for record in records]) for name in ("logits", "label"))
+        if self._link.problem_type == "regression":
+            return regression_scores(logits.squeeze(-1), labels)
+        if self._link.problem_type == "multi_label_classification":
+            return multi_label_scores(logits.sigmoid(), labels.long())
+        return classification_scores(logits.softmax(dim=-1), labels.long())
+
+    def examples(self, batch: Batch) -> list[dict[str, str]]:
+        """Rows of a batch as text, with the right label and the predicted one."""
+        tokenizer, logits = self.tokenizer(), self._logits(batch).detach()
+        assert tokenizer is not None
+        texts = [tokenizer.decode(ids[real > 0], skip_special_tokens=True) for ids, real in _rows(batch)]
+        answers = [self._answer(one)["prediction"] for one in logits]
+        right = [self._written(label) for label in batch["labels"]]
+        return [
+            {"text": str(text), "label": str(label), "predicted": str(answer)}
+            for text, label, answer in zip(texts, right, answers, strict=True)
+        ]
+
+    def example_text(self) -> str | None:
+        """A text to classify."""
+        return "Returns the number of items in the list."
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """The label of each text, and the probability of every label."""
+        rows = zip(batch["texts"], self._logits(batch), strict=True)
+        return [{"id": id_, "text": text, **self._answer(logits)} for (id_, text), logits in rows]
+
+    def _logits(self, batch: Batch) -> Tensor:
+        assert self.network is not None
+        logits: Tensor = self.network(**self.inputs(batch)).logits
+        return logits.float()
+
+    def _terms(self, logits: Tensor, batch: Batch) -> Terms:
+        labels, count = batch["labels"], batch["counts"][TERM]
+        kind, train = self._link.problem_type, self.training
+        if kind == "regression":
+            return {TERM: Term(functional.mse_loss(logits.squeeze(-1), labels, reduction="sum"), count)}
+        weight = self._weights(logits) if train and self.class_weights else None
+        smoothing = self.label_smoothing if train else 0.0
+        if kind == "multi_label_classification":
+            soft = labels * (1 - smoothing) + smoothing / 2
+            losses = functional.binary_cross_entropy_with_logits(logits, soft, pos_weight=weight, reduction="none")
+            return {TERM: Term(losses.mean(dim=-1).sum(), count)}
+        losses = functional.cross_entropy(logits, labels, weight=weight, label_smoothing=smoothing, reduction="sum")
+        if train:
+            return {TERM: Term(losses, count)}
+        return {TERM: Term(losses, count), "accuracy": Ratio((logits.argmax(dim=-1) == labels).sum(), count)}
+
+    def _weights(self, like: Tensor) -> Tensor:
+        """(L,) of each label: examples / (labels * its examples), or for several labels negatives / positives."""
+        counts = torch.tensor(list(self._link.provenance["labels"].values()), dtype=like.dtype, device=like.device)
+        if self._link.problem_type == "multi_label_classification":
+            total = int(self._link.provenance["train"]["documents"])
+            return (total - counts).clamp(min=1) / counts.clamp(min=1)
+        return counts.sum() / (len(counts) * counts.clamp(min=1))
+
+    def _answer(self, logits: Tensor) -> dict[str, Any]:
+        names = self._link.labels
+        if self._link.problem_type == "regression":
+            return {"prediction": float(logits[0])}
+        several = self._link.problem_type == "multi_label_classification"
+        chances = (logits.sigmoid() if several else logits.softmax(dim=-1)).tolist()
+        scores = dict(sorted(zip(names, chances, strict=True), key=lambda pair: -pair[1]))
+        best = [name for name, chance in scores.items() if chance >= 0.5] if several else next(iter(scores))
+        return {"prediction": best, "scores": scores}
+
+    def _written(self, label: Tensor) -> Any:
+        names = self._link.labels
+        if label.ndim:
+            return [name for name, on in zip(names, label.tolist(), strict=True) if on]
+        return names[int(label)] if names else float(label)
+
+
+def _rows(batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(batch["input_ids"], batch["document_ids"], strict=True)
