@@ -62,7 +62,7 @@ def loop(job: Job) -> dict[str, float]:
     task = MaskedLM(size="tiny")
     clock, data = train_ours(job, task)
     trained = (clock.ended[-1] - clock.ended[WARM_UP - 1]) / job.steps
-    optimizer = adamw(task, task.learning_rate, task.weight_decay, task.betas, task.eps)
+    optimizer = adamw(task, task.peak_rate, task.weight_decay, task.betas, task.eps)
     task.train()
     begin = time.perf_counter()
     for batch in islice(data.train_dataloader(), job.steps):

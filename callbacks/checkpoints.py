@@ -29,8 +29,8 @@ class Checkpoints(StepEnd):
             known from `trainer.max_steps` or from the task's `total_steps`.
         keep_best: How many of the best are kept, judged by `monitor` at the validation of the very same step.
         keep_last: How many of the newest are kept; at least 1. With 2, one damaged file costs little.
-        monitor: The validation metric that tells which one is best; None if nothing does.
-        mode: Whether its smallest or its largest value is best.
+        monitor: The validation metric that tells which one is best: "task" is the task's own; None if nothing does.
+        mode: Whether its smallest or its largest value is best, where `monitor` names it.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Checkpoints(StepEnd):
         every_n_steps: int | None = None,
         keep_best: int = 1,
         keep_last: int = 2,
-        monitor: str | None = "val/loss",
+        monitor: str | None = "task",
         mode: Literal["min", "max"] = "min",
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
@@ -61,6 +61,8 @@ class Checkpoints(StepEnd):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses to train where the checkpoints have no room, one more than those kept while it is written."""
+        if self.monitor == "task":
+            self.monitor, self.mode = getattr(pl_module, "best_by", lambda: ("val/loss", "min"))()
         if not trainer.is_global_zero:
             return
         folder, averaged = checkpoint_folder(trainer), getattr(pl_module, "ema", None) is not None

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 import torch
@@ -165,7 +166,8 @@ class Progress(StepTimer):
             self._batches = None
         if trainer.is_global_zero:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self._say(result_line(title, trainer.global_step, metrics, prefix))
+            shown = getattr(trainer.lightning_module, "headline", ()) if title == "validation" else ()
+            self._say(result_line(title, trainer.global_step, metrics, prefix, shown))
         if trainer.state.fn != "fit":
             self._close()
 
@@ -239,13 +241,15 @@ def status_line(
     return "  ".join(parts)
 
 
-def result_line(title: str, step: int, metrics: dict[str, float], prefix: str) -> str:
-    """The metrics of an evaluation, the loss and the perplexity first.
+def result_line(title: str, step: int, metrics: dict[str, float], prefix: str, shown: Sequence[str] = ()) -> str:
+    """The metrics of an evaluation, the loss and the perplexity first; if `shown` isn't empty, the loss and those.
 
     Returns:
         Such as "validation at step 400: loss 3.210  perplexity 24.8  accuracy 0.412".
     """
     mine = {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+    if shown:
+        mine = {name: value for name, value in mine.items() if name in ("loss", *shown)}
     order = sorted(mine, key=lambda name: (name != "loss", name != "perplexity", name))
     return f"{title} at step {step}: " + "  ".join(f"{name} {_three_digits(mine[name])}" for name in order)
 

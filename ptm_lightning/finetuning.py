@@ -21,8 +21,6 @@ class FineTuning(Task):
           https://arxiv.org/abs/2003.10555
     """
 
-    learning_rate: float = 5e-5
-    """The peak of the schedule; BERT's choices were 2e-5 to 5e-5, a network from scratch needs 1e-3 or so."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's averaging of the gradient and of its square."""
     head_learning_rate: float | None = None
@@ -54,14 +52,14 @@ class FineTuning(Task):
         """AdamW with a rate for each layer."""
         assert self.network is not None
         network, layers = self.network, number_of_layers(self.network)
-        head = self.head_learning_rate or self.learning_rate
+        head = self.head_learning_rate or self.peak_rate
 
         def rate(name: str) -> float:
             if is_head(network, name):
                 return head
-            return float(self.learning_rate * self.layer_decay ** (layers + 1 - depth(network, name, layers)))
+            return float(self.peak_rate * self.layer_decay ** (layers + 1 - depth(network, name, layers)))
 
-        return adamw(network, self.learning_rate, self.weight_decay, self.betas, self.eps, rate)
+        return adamw(network, self.peak_rate, self.weight_decay, self.betas, self.eps, rate)
 
 
 def is_head(network: Any, name: str) -> bool:

@@ -99,7 +99,7 @@ def card_data(
             **({"labels": ", ".join(link.labels)} if link.labels else {}),
         },
         max_length=link.max_length,
-        training=_training(facts, then),
+        training=_training(facts, then, task.peak_rate),
         arguments=_arguments(task, facts["hyper_parameters"], settings),
         provenance=link.provenance,
         metrics=metrics,
@@ -107,12 +107,12 @@ def card_data(
     )
 
 
-def _training(facts: Mapping[str, Any], then: Mapping[str, Any]) -> Rows:
+def _training(facts: Mapping[str, Any], then: Mapping[str, Any], rate: float) -> Rows:
     record, arguments = facts[KEY], facts["hyper_parameters"]
     rows = {
         "optimizer steps": f"{facts['global_step']:,} of {record['total_steps']:,}",
         "tokens seen": record["tokens_seen"],
-        "schedule": f"{arguments['schedule']}, peak {arguments['learning_rate']}, warm-up {arguments['warmup']}",
+        "schedule": f"{arguments['schedule']}, peak {rate:g}, warm-up {arguments['warmup']}",
         "weight average": f"exponential, decay {arguments['ema']}" if arguments["ema"] else "none",
         "seed": arguments["seed"],
     }

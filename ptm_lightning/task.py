@@ -36,6 +36,8 @@ from ptm_lightning.terms import RunningSums, Terms, step_loss
 if TYPE_CHECKING:
     from ptm_lightning.data.task_data import TaskData
 
+SCRATCH_RATE, PRETRAINED_RATE = 1e-3, 5e-5
+"""Peak learning rates where none is given."""
 Size = Literal["tiny", "mini", "small", "medium", "base", "large"]
 
 
@@ -50,6 +52,8 @@ class Task(LightningModule):
     data_class: ClassVar[type["TaskData"]]
     auto_class: ClassVar[str]
     """Name of the transformers auto class, such as "AutoModelForMaskedLM"."""
+    headline: ClassVar[tuple[str, ...]] = ()
+    """The metrics that validation shows on the screen, such as "accuracy"; () is all of them."""
     prediction_arguments: ClassVar[tuple[str, ...]] = ()
     """Arguments that only predictions depend on: `predict` takes them anew."""
 
@@ -61,8 +65,8 @@ class Task(LightningModule):
     """BERT's published dimensions, from 2 layers of 128 (tiny) to 24 of 1024 (large)."""
     overrides: dict[str, Any] | None = None
     """Fields of the network's config to set otherwise, such as num_hidden_layers."""
-    learning_rate: float = 1e-3
-    """The peak of the schedule."""
+    learning_rate: float | None = None
+    """The peak of the schedule. Default: 1e-3 from scratch, 5e-5 from a pretrained backbone."""
     schedule: Schedule = "linear"
     """How the learning rate falls after the warm-up."""
     warmup: float = 0.06
@@ -113,6 +117,10 @@ class Task(LightningModule):
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Metrics that are functions of others, such as a perplexity: a chance to add them."""
         return metrics
+
+    def best_by(self) -> tuple[str, Literal["min", "max"]]:
+        """The validation metric that tells which checkpoint is the best, and whether its smallest value is."""
+        return "val/loss", "min"
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of an evaluation batch for people: columns of text, such as what was asked, right and guessed."""
@@ -207,7 +215,12 @@ class Task(LightningModule):
 
     def optimizer(self) -> Optimizer:
         """AdamW, fused."""
-        return adamw(self, self.learning_rate, self.weight_decay, self.betas, self.eps)
+        return adamw(self, self.peak_rate, self.weight_decay, self.betas, self.eps)
+
+    @property
+    def peak_rate(self) -> float:
+        """The peak learning rate."""
+        return self.learning_rate or (PRETRAINED_RATE if self.backbone else SCRATCH_RATE)
 
     def _factor(self, step: int) -> float:
         return schedule_factor(self.schedule, step, self.total_steps, warmup_steps(self.warmup, self.total_steps))

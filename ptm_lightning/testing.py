@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from ptm_lightning.data.batch import Batch, real_places
+from ptm_lightning.data.example_data import ExampleData
 from ptm_lightning.export import export
 from ptm_lightning.task import Task
 from ptm_lightning.terms import RunningSums, Term, Terms, step_loss
@@ -58,7 +59,8 @@ def check_task(
     try:
         with TemporaryDirectory(prefix="check_task_", ignore_cleanup_errors=True) as folder:
             architecture = (arguments or {}).get("architecture", task_class.architecture)
-            texts = write_texts(Path(folder) / "texts")
+            labelled = issubclass(task_class.data_class, ExampleData)
+            texts = write_texts(Path(folder) / "texts", labelled=labelled)
             case = Case(
                 task_class,
                 Path(folder),

@@ -99,7 +99,7 @@ def _others(case: Case, section: str, name: str, hint: Any, known: Mapping[str, 
 
 def _known_alternatives(case: Case) -> dict[str, Any]:
     """Other values for the arguments of `Task` and `TaskData` whose type alone suggests none."""
-    texts = {name: str(case.folder / "texts" / name) for name in ("train.txt", "other.txt", "test.txt")}
+    train, other, test = (case.source(name) for name in ("train", "other", "test"))
     columns = str(case.folder / "texts" / "columns.jsonl")
     task = case.task()
     return {
@@ -107,23 +107,25 @@ def _known_alternatives(case: Case) -> dict[str, Any]:
         "architecture": "roberta" if task.architecture != "roberta" else "bert",
         "size": Alternative("mini", given={"overrides": None}),
         "overrides": {**(task.overrides or {}), "num_hidden_layers": 2},
+        "learning_rate": 5e-4,
         "warmup": 2.0,
         "weight_decay": 0.5,
         "betas": (0.5, 0.6),
         "ema": 0.5,
-        "train": [texts["other.txt"]],
-        "validation": [texts["other.txt"]],
-        "test": [texts["other.txt"]],
-        "predict": [texts["test.txt"]],
+        "train": [other],
+        "validation": [other],
+        "test": [other],
+        "predict": [test],
         "text": Alternative(["the [MASK] sees a dog ."], given={"predict": None}),
         "tokenizer": str(_tokenizer(case)),
         "vocab_size": 90,
         "max_length": 16,
         "batch_tokens": 128,
         "batch_size": 3,
-        "weights": Alternative([1.0, 9.0], given={"train": [texts["train.txt"], texts["other.txt"]]}),
+        "weights": Alternative([1.0, 9.0], given={"train": [train, other]}),
         "columns": Alternative({"text": "body"}, given={"train": [columns]}),
         "validation_share": Alternative(0.4, given={"validation": None}),
+        "test_share": Alternative(0.4, given={"test": None}),
         "num_workers": 2,
         "cache_dir": str(case.folder / "other_cache"),
     }
@@ -139,7 +141,7 @@ def _backbone(case: Case) -> str:
 
 def _tokenizer(case: Case) -> str:
     """One that was trained on other text."""
-    data = case.data(train=[str(case.folder / "texts" / "other.txt")], vocab_size=100, tokenizer_algorithm="wordpiece")
+    data = case.data(train=[case.source("other")], vocab_size=100, tokenizer_algorithm="wordpiece")
     case.validation(data)
     folder = case.folder / "tokenizer"
     data.hf_tokenizer.save_pretrained(folder)
@@ -155,7 +157,8 @@ def _seen(case: Case, task_changes: Mapping[str, Any], data_changes: Mapping[str
     yield digest([training, task.network.config.to_dict(), task.total_steps, str(data.corpus.train.folder)])
     with quiet():
         tested = Recorder()
-        metrics = case.trainer(tested).test(task, case.data(**data_changes), verbose=False) if data.test else []
+        has_test = data.corpus.test is not None
+        metrics = case.trainer(tested).test(task, case.data(**data_changes), verbose=False) if has_test else []
         yield digest([tested.validation_batches, metrics])
         yield digest(_predicted(case, task, data_changes))
 

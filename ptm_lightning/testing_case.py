@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from transformers import CONFIG_MAPPING
 
 from ptm_lightning.data.batch import Batch, target_width
+from ptm_lightning.data.example_data import ExampleData
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.models.build import _quiet_transformers
 from ptm_lightning.models.sizes import Size, dimensions_of
@@ -112,6 +113,11 @@ class Case:
     def data(self, **changes: Any) -> TaskData:
         """A new data module, with its cache in our folder."""
         return self.task_class.data_class(**{"cache_dir": str(self.cache), **self.data_arguments, **changes})
+
+    def source(self, name: str) -> str:
+        """The file of a part of the corpus: "train", "other", "validation" or "test"."""
+        kind = "jsonl" if issubclass(self.task_class.data_class, ExampleData) else "txt"
+        return str(self.folder / "texts" / f"{name}.{kind}")
 
     @property
     def cache(self) -> Path:

@@ -1,6 +1,7 @@
-"""A tiny corpus for the contract: short documents made by rule, so that nothing is downloaded."""
+"""Tiny data for the contract: short documents and labelled rows made by rule, so that nothing is downloaded."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +10,44 @@ _DEEDS = ("sees", "follows", "never finds", "likes", "hears")
 _PLACES = ("in the garden", "near the river", "behind the house", "under a tree")
 
 
-def write_texts(folder: Path) -> dict[str, Any]:
-    """Writes short documents, and says where they are as arguments of a data module."""
+def write_texts(folder: Path, *, labelled: bool = False) -> dict[str, Any]:
+    """Writes short documents, or rows with targets of every kind, and says where they are as a data module's arguments.
+
+    Args:
+        folder: Is made.
+        labelled: Whether rows are wanted, as .jsonl; documents are .txt.
+    """
     folder.mkdir(parents=True)
+    kind = "jsonl" if labelled else "txt"
     parts = {"train": (0, 61), "other": (100, 40), "validation": (200, 9), "test": (300, 7)}
     for name, (first, count) in parts.items():
-        (folder / f"{name}.txt").write_text("\n\n".join(map(document, range(first, first + count))) + "\n")
-    rows = [{"text": document(i), "body": document(i + 1)} for i in range(400, 440)]
-    asked = [{"id": f"id-{i}", "text": document(i).replace("the", "[MASK]", 1 + i % 2)} for i in range(500, 507)]
-    for name, lines in {"columns": rows, "predict": asked}.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        numbers = range(first, first + count)
+        (folder / f"{name}.txt").write_text("\n\n".join(map(document, numbers)) + "\n")
+        _write_rows(folder / f"{name}.jsonl", [example(i) for i in numbers])
+    _write_rows(folder / "columns.jsonl", [example(i) | {"body": document(i + 1)} for i in range(400, 440)])
+    asked = [example(i) | {"text": document(i).replace("the", "[MASK]", 1 + i % 2)} for i in range(500, 507)]
+    _write_rows(folder / "predict.jsonl", asked)
     return {
-        **{name: [str(folder / f"{name}.txt")] for name in ("train", "validation", "test")},
+        **{name: [str(folder / f"{name}.{kind}")] for name in ("train", "validation", "test")},
         "predict": [str(folder / "predict.jsonl")],
         "vocab_size": 300,
         "max_length": 32,
         "batch_tokens": 256,
+    }
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def example(number: int) -> dict[str, Any]:
+    """A row with a document, another one, and targets that can be told from them."""
+    nth = (number + 1) * 7919
+    return {
+        "id": f"id-{number}",
+        "text": document(number),
+        "pair": document(number + 3),
+        "label": _NAMES[nth % 6].split()[-1],
     }
 
 

@@ -121,6 +121,7 @@ class SequenceClassification(FineTuning):
 
     data_class: ClassVar[type[TaskData]] = SequenceClassificationData
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    headline: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro", "mcc", "pearson", "spearman")
 
     label_smoothing: float = 0.0
     """Share of the target that is spread over all labels in training."""
@@ -157,6 +158,10 @@ class SequenceClassification(FineTuning):
         if self._link.problem_type == "multi_label_classification":
             return multi_label_scores(logits.sigmoid(), labels.long())
         return classification_scores(logits.softmax(dim=-1), labels.long())
+
+    def best_by(self) -> tuple[str, Literal["min", "max"]]:
+        """Macro F1, or the loss of numbers."""
+        return ("val/loss", "min") if self._link.problem_type == "regression" else ("val/f1_macro", "max")
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of a batch as text, with the right label and the predicted one."""

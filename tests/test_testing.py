@@ -51,6 +51,14 @@ OF_A_TASK: dict[str, tuple[Clause, ...]] = {
 
 NEEDS: dict[str, dict[str, Any]] = {
     "PermutationLM": {"data": {"tokenizer_algorithm": "wordpiece"}},  # the texts to predict for have its mask
+    "SequenceClassification": {
+        "alternatives": {
+            "problem_type": "multi_label_classification",
+            "class_weights": "balanced",
+            "head_learning_rate": 0.1,
+            "frozen_layers": 1,
+        },
+    },
     "CausalLM": {
         "arguments": {"max_new_tokens": 8},
         "alternatives": {

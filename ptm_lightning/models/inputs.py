@@ -29,7 +29,8 @@ def network_inputs(network: PreTrainedModel, batch: Batch) -> dict[str, Any]:
     if takes(network, "position_ids"):
         inputs["position_ids"] = batch["position_ids"] + position_offset(network.config)
     if "token_type_ids" in batch and takes(network, "token_type_ids"):
-        inputs["token_type_ids"] = batch["token_type_ids"]
+        types = getattr(network.config, "type_vocab_size", None)  # RoBERTa has but one
+        inputs["token_type_ids"] = batch["token_type_ids"].clamp(max=types - 1) if types else batch["token_type_ids"]
     if "decoder_input_ids" in batch:  # its padding is at the end, where no real token looks
         inputs["decoder_input_ids"] = batch["decoder_input_ids"].clone()
         inputs["decoder_input_ids"][:, 0] = network.config.decoder_start_token_id
