@@ -12,6 +12,7 @@ import pytest
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from ptm_lightning.__main__ import COMMANDS, main
+from ptm_lightning.data.module import TextData
 from ptm_lightning.plugins import find_class, load_plugins
 from ptm_lightning.presets import merge, preset_names, read_layer
 from ptm_lightning.run import RunLock, read_config, read_state
@@ -257,10 +258,16 @@ def test_every_preset_trains(here: Path, corpus: Path, preset: str):
     presets = ["--config", "default", "--config", preset] if preset == "wandb" else ["--config", preset]
     load_plugins()
     model = merge(read_layer(name).values for name in presets[1::2])["model"]
-    architecture = model.get("architecture", find_class(model["class_path"], Task, "--model").architecture)
+    task = find_class(model["class_path"], Task, "--model")
+    architecture = model.get("architecture", task.architecture)
     size = f"--model.overrides={json.dumps((model.get('overrides') or {}) | tiny(architecture))}"
     limits = ["--trainer.max_steps=2", "--run_dir=run"]
-    assert main(["fit", *presets, "--data.train", str(corpus), size, *DATA, *limits]) == 0
+    text = ["--data.train", str(corpus)] if issubclass(task.data_class, TextData) else []  # else its own example
+    assert main(["fit", *presets, *text, size, *DATA, *limits]) == 0
+    if not text:
+        assert main(["test", "--run_dir=run"]) == 0
+        rows = [row for row in metrics(Path("run")) if row["metric"].startswith("val/")]
+        assert {"0", "2"} <= {row["step"] for row in rows}
 
 
 MISTAKES = [
