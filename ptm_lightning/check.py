@@ -66,8 +66,10 @@ def sight(task: Task, data: TextData, batches: Sequence[Batch]) -> Iterator[Find
             continue
         before = _prediction(task, batch, number)
         scale = float(before.abs().max())
-        unseen = float((_prediction(task, _changed(batch, hidden, others), number) - before).abs().max()) / scale
-        seen = float((_prediction(task, _changed(batch, ~hidden, others), number) - before).abs().max()) / scale
+        later = _later_places(batch, number)
+        changed, kept = _changed(batch, hidden, later, others), _changed(batch, ~hidden, ~later, others)
+        unseen = float((_prediction(task, changed, number) - before).abs().max()) / scale
+        seen = float((_prediction(task, kept, number) - before).abs().max()) / scale
         probed += 1
         blind += seen <= UNSEEN
         if unseen > UNSEEN:
@@ -95,11 +97,27 @@ def _prediction(task: Task, batch: Batch, number: int) -> Tensor:
         return task.logits_at_targets(batch)[number].float()
 
 
-def _changed(batch: Batch, where: Tensor, others: Tensor) -> Batch:
-    """The batch with other ordinary ids at some places of its input."""
-    ids = batch["input_ids"]
-    new = others[(ids * 7919 + torch.arange(ids.numel()).view_as(ids)) % len(others)]
-    return {**batch, "input_ids": torch.where(where, new, ids)}
+def _later_places(batch: Batch, number: int) -> Tensor:
+    """(R, U) bool: places of the decoder after the one that says the batch's nth target, and other rows."""
+    if "decoder_input_ids" not in batch:
+        return torch.zeros(0, dtype=torch.bool)
+    row, place = divmod(int(batch["target_index"][number]), target_width(batch))
+    later = torch.ones_like(batch["decoder_input_ids"], dtype=torch.bool)
+    later[row, : place + 1] = False
+    return later
+
+
+def _changed(batch: Batch, where: Tensor, later: Tensor, others: Tensor) -> Batch:
+    """The batch with other ordinary ids at some places of its input, and of its decoder's, if it has one."""
+
+    def new(ids: Tensor, places: Tensor) -> Tensor:
+        drawn = others[(ids * 7919 + torch.arange(ids.numel()).view_as(ids)) % len(others)]
+        return torch.where(places, drawn, ids)
+
+    changed: Batch = {**batch, "input_ids": new(batch["input_ids"], where)}
+    if "decoder_input_ids" in batch:
+        changed["decoder_input_ids"] = new(batch["decoder_input_ids"], later)
+    return changed
 
 
 def print_findings(findings: Iterable[Finding]) -> None:

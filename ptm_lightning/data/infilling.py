@@ -41,6 +41,16 @@ class Spans(NamedTuple):
     """(s,) in words."""
 
 
+class Infilling(NamedTuple):
+    """What is done to the rows of a batch: their sentences are put in an order, then spans of words give way."""
+
+    order: Ints
+    """(n,) the content tokens in their new order, as indices into the old."""
+    word_starts: Bools
+    """(n,) where words begin in the new order."""
+    spans: Spans
+
+
 def full_stops(tokenizer: PreTrainedTokenizerFast) -> Bools:
     """Which tokens end a sentence: those whose text ends in a full stop, question or exclamation mark.
 
