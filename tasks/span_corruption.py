@@ -145,7 +145,7 @@ class SpanCorruptionData(TextData):
             text = collate.rows(pieces)
             rows += noised_rows(text, batch)
             kinds += collate.kinds_of(text).tolist()
-        yield from span_findings(rows, kinds, self.kinds, self.frame, self.sentinels.tolist(), self.hf_tokenizer)
+        yield from span_findings(rows, kinds, collate, self.hf_tokenizer)
         yield from seq2seq_findings(rows, [batch for _, batch in seen], self.max_length, self.hf_tokenizer)
 
     def predict_batch(self, texts: list[Text]) -> Batch:

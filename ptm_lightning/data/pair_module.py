@@ -19,6 +19,8 @@ from ptm_lightning.log import say
 
 SHORTEST = 7
 """Three special tokens, and two for each segment."""
+LATER, EARLIER = (f"the second comes {where} in the same document" for where in ("later", "earlier"))
+OTHER = "the second is of another document"
 
 
 def pair_rows(pieces: Pieces, masking: MaskCollate) -> Rows:
@@ -116,7 +118,8 @@ class PairText(MaskedText, ABC):
             swapped = same & (first >= second + pieces.length[1::2])
             true = np.where(label == 0, in_order, swapped if self.swapped else ~same)
             labels.append(label)
-            wrong += [self.show_row(batch, row) for row in np.flatnonzero(~true).tolist()]
+            really = np.where(in_order, LATER, np.where(same, EARLIER, OTHER))
+            wrong += [f"{self.show_row(batch, row)}, but {really[row]}" for row in np.flatnonzero(~true).tolist()]
         yield faults("pairs whose label is not true", wrong)
         ones = np.concatenate(labels)
         yield share(f"pairs that are {self.label_names[1]!r}", 0.5, int(ones.sum()), len(ones))

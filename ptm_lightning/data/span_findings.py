@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.layout import Frame
 from ptm_lightning.data.seq2seq_findings import Seq2SeqRow, excerpts, framed
-from ptm_lightning.data.span_corruption import Denoiser, restore, split_spans
+from ptm_lightning.data.span_corruption import Denoiser, SpanCollate, restore, split_spans
 from ptm_lightning.findings import Finding, faults, share
 
 
@@ -24,41 +24,31 @@ class Noise(NamedTuple):
 
 
 def span_findings(
-    rows: Sequence[Seq2SeqRow],
-    kinds: Sequence[int],
-    denoisers: Sequence[Denoiser],
-    frame: Frame,
-    sentinels: list[int],
-    tokenizer: PreTrainedTokenizerFast,
+    rows: Sequence[Seq2SeqRow], kinds: Sequence[int], asked: SpanCollate, tokenizer: PreTrainedTokenizerFast
 ) -> Iterator[Finding]:
     """Compares rows before the noise with both sides after it.
 
     Args:
         rows: Rows of all batches.
-        kinds: Which denoiser each of them got.
-        denoisers: What was asked for.
-        frame: The special tokens around a text.
-        sentinels: In the order of their use.
+        kinds: Which kind of noise each of them got.
+        asked: What was asked for.
         tokenizer: For examples in words.
     """
+    frame, sentinels, at = asked.frame, asked.sentinels.tolist(), len(asked.frame.before)
     known = set(sentinels)
-    at = len(frame.before)
-    modes = [
-        tokenizer.convert_tokens_to_ids(denoisers[kind].token) if denoisers[kind].token else None for kind in kinds
-    ]
-    unnamed = [row for row, mode in zip(rows, modes, strict=True) if mode is not None and row.inputs[at] != mode]
-    bare = [
-        row if mode is None else row._replace(inputs=row.inputs[:at] + row.inputs[at + 1 :])
-        for row, mode in zip(rows, modes, strict=True)
-    ]
-    noise = [_noise(row, denoisers[kind], frame, known) for row, kind in zip(bare, kinds, strict=True)]
+    bare = list(rows)
+    if len(asked.modes):
+        modes = asked.modes[list(kinds)].tolist()
+        unnamed = [row for row, mode in zip(rows, modes, strict=True) if row.inputs[at] != mode]
+        yield faults("rows without the mode of their noise", excerpts(unnamed, lambda row: True, tokenizer))
+        bare = [row._replace(inputs=row.inputs[:at] + row.inputs[at + 1 :]) for row in rows]
+    noise = [_noise(row, asked.kinds[kind], frame, sentinels) for row, kind in zip(bare, kinds, strict=True)]
     yield _noise_density(noise)
     yield _mean_span(noise)
-    if len(denoisers) > 1:
-        total = sum(denoiser.weight for denoiser in denoisers)
-        for nth, denoiser in enumerate(denoisers):
-            yield share(_name(denoiser), denoiser.weight / total, kinds.count(nth), len(kinds))
-        yield faults("rows without the mode of their noise", excerpts(unnamed, lambda row: True, tokenizer))
+    if len(asked.kinds) > 1:
+        total = sum(kind.weight for kind in asked.kinds)
+        for nth, kind in enumerate(asked.kinds):
+            yield share(_name(kind), kind.weight / total, kinds.count(nth), len(kinds))
 
     def out_of_order(row: Seq2SeqRow) -> bool:
         used, said = ([token for token in side if token in known] for side in (row.inputs, row.targets))
@@ -78,9 +68,9 @@ def _name(denoiser: Denoiser) -> str:
     return f"rows of noise {denoiser.mode or ''}".rstrip() + f": {denoiser.density:g}, {spans}"
 
 
-def _noise(row: Seq2SeqRow, asked: Denoiser, frame: Frame, sentinels: set[int]) -> Noise:
+def _noise(row: Seq2SeqRow, asked: Denoiser, frame: Frame, sentinels: list[int]) -> Noise:
     length = len(row.text) - len(frame)
-    spans = split_spans(row.targets[:-1], list(sentinels))
+    spans = split_spans(row.targets[:-1], sentinels)
     # Neither side may come to nothing: noise has a token at least, and text before each span.
     noise = min(max(length * asked.density, 1), length - 1)
     wanted = min(max(noise / asked.mean_span, 1), noise, length - noise)
