@@ -9,11 +9,20 @@ import numpy as np
 import torch
 
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.infilling import Infilling, Place, choose_spans, full_stops, infill, sentence_order
+from ptm_lightning.data.infilling import (
+    AfterFullStops,
+    AsStored,
+    Infilling,
+    Place,
+    SentenceBegins,
+    choose_spans,
+    full_stops,
+    infill,
+    sentence_order,
+)
 from ptm_lightning.data.infilling_findings import PlannedRow, infilling_findings, planned_rows
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.module import TextData
-from ptm_lightning.data.noise import Bools
 from ptm_lightning.data.predict import Text
 from ptm_lightning.data.seq2seq import (
     FlatRows,
@@ -47,8 +56,8 @@ class InfillCollate:
     frame: Frame
     rate: float
     mean_span: float
-    full_stops: Bools | None
-    """Which tokens end sentences, if these are permuted."""
+    sentence_begins: SentenceBegins | None
+    """Where sentences begin, if these are permuted."""
     words: WordTable
     mask_id: int
     pad_id: int
@@ -81,8 +90,8 @@ class InfillCollate:
         original = text.ids[text.content]
         starts = self.words.starts(original) | (np.diff(place.row, prepend=-1) > 0)
         order = np.arange(len(original))
-        if self.full_stops is not None:
-            order, begins = sentence_order(self.full_stops[original], place, self.seed)
+        if self.sentence_begins is not None:
+            order, begins = sentence_order(self.sentence_begins(original, text.offset), place, self.seed)
             place, starts = place.at(order), starts[order] | begins
         first = place.at(np.flatnonzero(starts))
         words = np.bincount(first.row)
@@ -108,6 +117,8 @@ class DenoisingData(TextData):
     """Mean length of a span, in words."""
     permute_sentences: bool = True
     """Whether the sentences of a row are put in random order."""
+    sentences: str | None = None
+    """What finds them: rules, a spaCy pipeline or language. Default: full stops among the tokens, as in fairseq."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,6 +127,8 @@ class DenoisingData(TextData):
             raise UserError(f"--data.mask_rate {self.mask_rate}: give a share between 0 and 1, such as 0.3")
         if not 0 < self.mean_span <= 100:
             raise UserError(f"--data.mean_span {self.mean_span}: give a number of words above 0, such as 3")
+        if self.sentences and not self.permute_sentences:
+            raise UserError("--data.sentences: they stay in order with --data.permute_sentences false; leave one out")
 
     def setup(self, stage: str) -> None:
         """Opens the stores; the tokenizer must have a mask token."""
@@ -124,6 +137,10 @@ class DenoisingData(TextData):
             raise UserError(
                 "--data.tokenizer: the tokenizer has no mask token; take one that has, or --data.tokenizer train"
             )
+
+    def sentence_splitter(self) -> str | None:
+        """The stores say where sentences begin if it isn't seen from the tokens."""
+        return self.sentences
 
     def make_frame(self) -> Frame:
         """The tokenizer's own, closed by its end."""
@@ -142,7 +159,7 @@ class DenoisingData(TextData):
             frame=self.frame,
             rate=self.mask_rate,
             mean_span=self.mean_span,
-            full_stops=full_stops(self.hf_tokenizer) if self.permute_sentences else None,
+            sentence_begins=self._sentence_begins(store),
             words=WordTable.of(self.hf_tokenizer),
             mask_id=self.hf_tokenizer.mask_token_id,
             pad_id=self.hf_tokenizer.pad_token_id,
@@ -150,16 +167,21 @@ class DenoisingData(TextData):
             evaluate=evaluate,
         )
 
+    def _sentence_begins(self, store: TokenStore) -> SentenceBegins | None:
+        if not self.permute_sentences:
+            return None
+        return AsStored(store) if self.sentences else AfterFullStops(full_stops(self.hf_tokenizer))
+
     def findings(self, seen: Sequence[tuple[Pieces, Batch]]) -> Iterator[Finding]:
         """Words hidden and sentences moved as asked, and targets that are the text."""
         collate = self.collator(self.corpus.train, evaluate=False)
+        begins = collate.sentence_begins
         rows: list[PlannedRow] = []
         for pieces, batch in seen:
             text = collate.rows(pieces)
-            rows += planned_rows(noised_rows(text, batch), collate.infilling(text), self.frame)
+            rows += planned_rows(noised_rows(text, batch), text, collate.infilling(text), begins, self.frame)
         yield from infilling_findings(
             rows,
-            full_stops(self.hf_tokenizer) if self.permute_sentences else None,
             self.frame,
             self.hf_tokenizer,
             rate=self.mask_rate,

@@ -15,7 +15,8 @@ from ptm_lightning.data.noise import Tokens
 from ptm_lightning.data.permutation import factorisation_order, target_spans
 from ptm_lightning.data.predict import Text, text_batch
 from ptm_lightning.data.store import TokenStore
-from ptm_lightning.data.tokenizer import Algorithm, raw
+from ptm_lightning.data.tokenizer import raw
+from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.fill import example_with_mask, fill_masks, masked_examples
 from ptm_lightning.findings import Finding, faults, share

@@ -163,7 +163,7 @@ FAULTS: dict[str, list[tuple[str, Fault, str]]] = {
         ("words hidden, rounded up in each row", set_to(InfillCollate, "infilling", rate=0.5), ""),
         ("words behind a mask that hides any", set_to(InfillCollate, "infilling", mean_span=1.5), ""),
         ("masks that hide nothing", set_to(InfillCollate, "infilling", mean_span=1.5), ""),
-        ("rows whose sentences are in another order", set_to(InfillCollate, "infilling", full_stops=None), ""),
+        ("rows whose sentences are in another order", set_to(InfillCollate, "infilling", sentence_begins=None), ""),
         ("sentences torn", (InfillCollate, "infilling", tear_a_sentence), ""),
         ("words torn", set_to(InfillCollate, "infilling", words=EachPiece()), ""),
         ("inputs that are not the text, masks aside", set_to(InfillCollate, "__call__", seed=1), ""),

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from ptm_lightning.data.infilling import Infilling
+from ptm_lightning.data.infilling import Infilling, SentenceBegins
 from ptm_lightning.data.layout import Frame
-from ptm_lightning.data.noise import Bools
+from ptm_lightning.data.seq2seq import FlatRows
 from ptm_lightning.data.seq2seq_findings import Seq2SeqRow, excerpts, framed
 from ptm_lightning.data.words import WordTable
 from ptm_lightning.findings import Finding, faults, mean, share
@@ -29,10 +29,16 @@ class PlannedRow(NamedTuple):
     """In the new order, each a list of places in the text."""
     spans: list[tuple[int, int]]
     """Those that give way: the first word, and how many."""
+    sentences: list[tuple[int, int]]
+    """Where those begin and end in the text that may be put in another order."""
 
 
-def planned_rows(rows: Sequence[Seq2SeqRow], infilling: Infilling, frame: Frame) -> Iterator[PlannedRow]:
+def planned_rows(
+    rows: Sequence[Seq2SeqRow], text: FlatRows, infilling: Infilling, begins: SentenceBegins | None, frame: Frame
+) -> Iterator[PlannedRow]:
     """The rows of a batch, each with its part of what was to be done to them all."""
+    ids = text.ids[text.content]
+    begin_one = np.zeros(len(ids), dtype=np.bool_) if begins is None else begins(ids, text.offset)
     begin = 0
     for number, row in enumerate(rows):
         end = begin + len(row.text) - len(frame)
@@ -40,13 +46,14 @@ def planned_rows(rows: Sequence[Seq2SeqRow], infilling: Infilling, frame: Frame)
         first = [*np.flatnonzero(infilling.word_starts[begin:end]).tolist(), end - begin]
         mine = infilling.spans.row == number
         spans = zip(infilling.spans.start[mine].tolist(), infilling.spans.length[mine].tolist(), strict=True)
-        yield PlannedRow(row, order, [order[a:b] for a, b in pairwise(first)], list(spans))
+        words = [order[a:b] for a, b in pairwise(first)]
+        inner = (1 + np.flatnonzero(begin_one[begin + 1 : end])).tolist()
+        yield PlannedRow(row, order, words, list(spans), list(pairwise([0, *inner, end - begin])))
         begin = end
 
 
 def infilling_findings(
     rows: Sequence[PlannedRow],
-    full_stops: Bools | None,
     frame: Frame,
     tokenizer: PreTrainedTokenizerFast,
     *,
@@ -57,7 +64,6 @@ def infilling_findings(
 
     Args:
         rows: Rows of all batches.
-        full_stops: (vocabulary,) which tokens end sentences, if these were to be put in another order.
         frame: The special tokens around a text.
         tokenizer: For words, and for examples in words.
         rate: Share of the words that was to be hidden.
@@ -65,13 +71,13 @@ def infilling_findings(
     """
     yield _hidden_words(rows, rate)
     yield from _span_lengths([row for row in rows if len(row.words) >= ENOUGH_WORDS], mean_span)
-    yield from _sentence_orders(rows, full_stops, frame, tokenizer)
+    yield from _sentence_orders(rows, frame, tokenizer)
     table = WordTable.of(tokenizer)
     torn = []
     for row in rows:
         ids = row.sides.text[len(frame.before) :]
         starts = table.starts(np.array(ids[: len(row.order)], dtype=np.int64))
-        begins = {first for first, _ in _sentences(ids[: len(row.order)], full_stops)}
+        begins = {first for first, _ in row.sentences}
         torn += [repr(_words(ids, word, tokenizer)) for word in row.words if not starts[word[0]] | (word[0] in begins)]
     yield faults("words torn", torn)
     sides = [row.sides for row in rows]
@@ -125,16 +131,12 @@ def expected_spans(budget: int, mean_span: float) -> list[float]:
     return spans
 
 
-def _sentence_orders(
-    rows: Sequence[PlannedRow], full_stops: Bools | None, frame: Frame, tokenizer: PreTrainedTokenizerFast
-) -> Iterator[Finding]:
+def _sentence_orders(rows: Sequence[PlannedRow], frame: Frame, tokenizer: PreTrainedTokenizerFast) -> Iterator[Finding]:
     """Sentences stay whole, and are in another order as often as chance has it."""
     torn: list[str] = []
     moved, several, asked = 0, 0, 0.0
     for row in rows:
-        ids = row.sides.text[len(frame.before) :][: len(row.order)]
-        ends = dict(sentences := _sentences(ids, full_stops))
-        place = 0
+        ids, ends, place = row.sides.text[len(frame.before) :], dict(row.sentences), 0
         while place < len(row.order):
             first = row.order[place]
             sentence = list(range(first, ends.get(first, first + 1)))
@@ -142,20 +144,11 @@ def _sentence_orders(
                 torn.append(_words(ids, row.order[place : place + 20], tokenizer))
                 break
             place += len(sentence)
-        if len(sentences) > 1 or full_stops is None:
-            several += 1
-            moved += row.order != sorted(row.order)
-            asked += 1 - 1 / factorial(min(len(sentences), 20))
+        several += len(row.sentences) > 1
+        moved += row.order != sorted(row.order)
+        asked += 1 - 1 / factorial(min(len(row.sentences), 20))
     yield faults("sentences torn", torn)
     yield share("rows whose sentences are in another order", asked / max(1, several), moved, several)
-
-
-def _sentences(ids: list[int], full_stops: Bools | None) -> list[tuple[int, int]]:
-    """Where sentences begin and end: after the last full stop of a run."""
-    if full_stops is None:
-        return [(0, len(ids))]
-    inner = [i for i in range(1, len(ids)) if full_stops[ids[i - 1]] and not full_stops[ids[i]]]
-    return list(pairwise([0, *inner, len(ids)]))
 
 
 def _infilled(row: PlannedRow, frame: Frame, mask_id: int) -> list[int]:

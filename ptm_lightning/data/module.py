@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from functools import cached_property, partial
-from typing import Any, ClassVar, Literal, dataclass_transform
+from typing import Any, Literal, dataclass_transform
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -19,7 +19,8 @@ from ptm_lightning.data.plan import Plan
 from ptm_lightning.data.predict import PredictLoader, Text, predict_texts
 from ptm_lightning.data.show import show_row
 from ptm_lightning.data.store import TokenStore
-from ptm_lightning.data.tokenizer import Algorithm, frame, to_text
+from ptm_lightning.data.tokenizer import frame, to_text
+from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding
 from ptm_lightning.link import Link
@@ -77,9 +78,6 @@ class TextData(LightningDataModule):
     seed: int = 0
     """Of the order of the data and of the noise."""
 
-    sentence_starts: ClassVar[bool] = False
-    """Whether the stores must say where sentences begin."""
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         declare_arguments(cls)
@@ -116,6 +114,10 @@ class TextData(LightningDataModule):
     def special_tokens(self) -> tuple[str, ...]:
         """What a tokenizer that is trained for this data needs besides its own special tokens, in order."""
         return ()
+
+    def sentence_splitter(self) -> str | None:
+        """Names what finds the sentences whose beginnings the stores must say, if they must; see `find_splitter`."""
+        return None
 
     def make_frame(self) -> Frame:
         """The special tokens around a text: the tokenizer's own."""
@@ -260,7 +262,7 @@ class TextData(LightningDataModule):
             columns=tuple(sorted((self.columns or {}).items())),
             validation_share=self.validation_share,
             cache=cache_folder(self.cache_dir),
-            sentence_starts=self.sentence_starts,
+            sentences=self.sentence_splitter(),
         )
 
     def _given_tokenizer(self) -> PreTrainedTokenizerFast | None:

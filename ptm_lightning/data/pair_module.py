@@ -12,6 +12,7 @@ from ptm_lightning.data.batch import Batch, Rows, frame_rows
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.masked import MaskCollate, MaskedText
 from ptm_lightning.data.pairs import LayOutPairs, follows
+from ptm_lightning.data.sentences import RULES
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding, faults, share
@@ -58,7 +59,9 @@ class PairText(MaskedText, ABC):
     short_share: float = 0.1
     """Share of the documents whose rows are shorter than max_length, by a random length."""
 
-    sentence_starts: ClassVar[bool] = True
+    sentences: str = RULES
+    """What finds sentences: rules, a spaCy pipeline that is installed, or a language for spaCy's rules, such as xx."""
+
     pair_term: ClassVar[str]
     """The name of the pair's loss term."""
     swapped: ClassVar[bool]
@@ -83,6 +86,10 @@ class PairText(MaskedText, ABC):
             self._check(self.corpus.validation, "--data.validation" if self.validation else "--data.validation_share")
             if self.corpus.test is not None:
                 self._check(self.corpus.test, "--data.test")
+
+    def sentence_splitter(self) -> str:
+        """The stores say where sentences begin."""
+        return self.sentences
 
     def make_frame(self) -> Frame:
         """[CLS] and [SEP], whatever the tokenizer itself puts around a text."""
