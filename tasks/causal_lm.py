@@ -16,7 +16,7 @@ from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.predict import Text
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.task_data import TaskData
-from ptm_lightning.data.tokenizer import Algorithm
+from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding, faults
 from ptm_lightning.generate import Generation, generate

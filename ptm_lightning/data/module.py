@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 from ptm_lightning.data.cache import cache_folder
 from ptm_lightning.data.corpus import Corpus, CorpusSettings, prepare_corpus
@@ -21,9 +21,6 @@ class TextData(TaskData):
     split_text: Literal["blank_line", "line"] = "blank_line"
     """What divides the documents of a .txt file."""
 
-    sentence_starts: ClassVar[bool] = False
-    """Whether the stores must say where sentences begin."""
-
     def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
         """What makes rows of the documents of a store: by `layout`, at most `max_length` long."""
         return self.lay_out_as(self.layout)
@@ -31,6 +28,10 @@ class TextData(TaskData):
     def lay_out_as(self, layout: Layout) -> LayOut:
         """Makes rows in one of the layouts, at most `max_length` long."""
         return partial(lay_out, layout=layout, max_length=self.max_length, frame=self.frame)
+
+    def sentence_splitter(self) -> str | None:
+        """Names what finds the sentences whose beginnings the stores must say, if they must; see `find_splitter`."""
+        return None
 
     def lay_out_in_rows(self, why: str) -> None:
         """Takes rows instead of packing, and says so: for networks that can't isolate documents."""
@@ -65,6 +66,6 @@ class TextData(TaskData):
             columns=tuple(sorted((self.columns or {}).items())),
             validation_share=self.validation_share,
             cache=cache_folder(self.cache_dir),
-            sentence_starts=self.sentence_starts,
+            sentences=self.sentence_splitter(),
         )
         return prepare_corpus(settings, self.given_tokenizer())

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from ptm_lightning.data.sentences import Splitter
 from ptm_lightning.data.store_writer import FORMAT, Progress, number, write_store
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import disk_is_full
@@ -97,7 +98,7 @@ def build_stores(
     folder: Path,
     *,
     validation_share: float,
-    sentence_starts: bool = False,
+    splitter: Splitter | None = None,
     on_progress: Progress | None = None,
     flag: str = "--data.train",
 ) -> None:
@@ -110,7 +111,7 @@ def build_stores(
         tokenizer: Without padding and truncation, see `ptm_lightning.data.tokenizer.raw`.
         folder: Appears complete or not at all. Other processes wait for the one that builds.
         validation_share: Share of documents to hold out, 0 <= share < 1.
-        sentence_starts: Whether to store where sentences begin, which takes longer.
+        splitter: Finds sentences, of which the store then says where they begin; that takes longer.
         on_progress: Takes the bytes of text (UTF-8) tokenized since the last call.
         flag: What the user gave the texts with, for messages.
 
@@ -124,13 +125,13 @@ def build_stores(
             kept = _kept(texts, validation_share, spool)
             left = " but those held out; give more, or --data.validation" if validation_share else ""
             none = f"{flag}: no document with text{left}"
-            write_store(kept, tokenizer, partial / "train", None, sentence_starts, on_progress, none)
+            write_store(kept, tokenizer, partial / "train", None, splitter, on_progress, none)
             if validation_share:
                 spool.seek(0)
                 held_out = (json.loads(line) for line in spool)
                 compare = partial / "train" / "sentences.bin"
                 none = f"--data.validation: a share of {validation_share:g} of {flag} is no document; give a source"
-                write_store(held_out, tokenizer, partial / "validation", compare, sentence_starts, on_progress, none)
+                write_store(held_out, tokenizer, partial / "validation", compare, splitter, on_progress, none)
         os.remove(partial / "held_out.jsonl")
 
 
@@ -140,7 +141,7 @@ def build_store(
     folder: Path,
     *,
     sentences_of: Path | None = None,
-    sentence_starts: bool = False,
+    splitter: Splitter | None = None,
     on_progress: Progress | None = None,
     flag: str = "--data.validation",
 ) -> None:
@@ -151,7 +152,7 @@ def build_store(
         tokenizer: Without padding and truncation.
         folder: Appears complete or not at all.
         sentences_of: A training store's folder: tokens of sentences that it doesn't contain are marked as fresh.
-        sentence_starts: Whether to store where sentences begin.
+        splitter: Finds sentences, of which the store then says where they begin.
         on_progress: Takes the bytes of text (UTF-8) tokenized since the last call.
         flag: What the user gave the texts with, for messages.
 
@@ -162,7 +163,7 @@ def build_store(
         if partial is not None:
             compare = sentences_of / "sentences.bin" if sentences_of else None
             none = f"{flag}: no document with text"
-            write_store(texts, tokenizer, partial, compare, sentence_starts, on_progress, none)
+            write_store(texts, tokenizer, partial, compare, splitter, on_progress, none)
 
 
 @contextmanager

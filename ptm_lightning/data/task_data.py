@@ -18,7 +18,8 @@ from ptm_lightning.data.plan import Plan
 from ptm_lightning.data.predict import PredictLoader, Text, predict_texts
 from ptm_lightning.data.show import show_row
 from ptm_lightning.data.store import TokenStore
-from ptm_lightning.data.tokenizer import Algorithm, frame, to_text
+from ptm_lightning.data.tokenizer import frame, to_text
+from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding
 from ptm_lightning.link import Link

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptm_lightning.data.infilling import Place, choose_spans, full_stops, infill, sentence_order
-from ptm_lightning.data.tokenizer import train_tokenizer
+from ptm_lightning.data.infilling import AfterFullStops, Place, choose_spans, full_stops, infill, sentence_order
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 
 MASK = 4
 
@@ -140,11 +140,11 @@ def test_sentences_are_permuted_whole():
     """Letters are sentences: each stays together and ends with its full stops; the last may have none."""
     text = "aa. bbb.. c. dddd! ee"
     tokens = [character for character in text if character != " "]
-    ends = np.array([character in ".!" for character in tokens])
+    begin = AfterFullStops(np.array([False, True]))(np.array([c in ".!" for c in tokens], int), np.arange(len(tokens)))
     seen: Counter[str] = Counter()
     for draw in range(600):
         place = Place(np.zeros(len(tokens), int), np.full(len(tokens), draw), np.arange(len(tokens)))
-        order, begins = sentence_order(ends, place, 0)
+        order, begins = sentence_order(begin, place, 0)
         assert sorted(order.tolist()) == list(range(len(tokens)))
         sentences = "".join(" " * bool(b) + tokens[i] for i, b in zip(order.tolist(), begins, strict=True)).split()
         assert sorted(sentences) == sorted(text.split())
@@ -153,11 +153,11 @@ def test_sentences_are_permuted_whole():
 
 
 def test_sentences_stay_in_their_row():
-    ends = np.array([False, True] * 30)
+    begin = np.array([False, True] * 30)
     place = places([20, 30, 10])
-    order, _ = sentence_order(ends, place, 0)
+    order, _ = sentence_order(begin, place, 0)
     assert (place.row[order] == place.row).all()
-    alone, _ = sentence_order(ends[20:50], Place(np.zeros(30, int), place.draw[20:50], place.offset[20:50]), 0)
+    alone, _ = sentence_order(begin[20:50], Place(np.zeros(30, int), place.draw[20:50], place.offset[20:50]), 0)
     assert (alone + 20 == order[20:50]).all()
 
 

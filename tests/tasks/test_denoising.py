@@ -14,7 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from ptm_lightning.data.predict import Text
 from ptm_lightning.data.seq2seq import prompts, target_rows
-from ptm_lightning.data.tokenizer import train_tokenizer
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
 
