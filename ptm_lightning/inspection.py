@@ -69,7 +69,7 @@ def _text_shares(data: TaskData) -> dict[str, Any]:
     return {
         "documents, tokens": f"{info['documents']:,}, {info['tokens']:,}",
         "tokens of a document, median, longest": f"{int(np.median(lengths))}, {lengths.max()}",
-        "documents cut into several rows": f"{(lengths > longest).mean():.2%}",
+        "rows longer than max_length": f"{(lengths > longest).mean():.2%}",
         "unknown tokens": f"{info['unknown'] / info['tokens']:.3%}",
         "near-duplicates (sample)": f"{near_duplicate_share(train, DOCUMENTS_COMPARED):.2%}",
         **data.facts(),
