@@ -26,6 +26,7 @@ from ptm_lightning.log import say
 from ptm_lightning.models.build import check_fit
 from ptm_lightning.models.dropout import seed_dropout
 from ptm_lightning.models.inputs import network_inputs
+from ptm_lightning.models.kernels import trim_freed_memory
 from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.models.start import start_network
@@ -258,6 +259,7 @@ class Task(LightningModule):
             measured = {"train/learning_rate": rate, "train/gradient_norm": float(self._gradient_norm)}
             metrics = self.finish_metrics(self._summed(self.running_sums).means("train"), "train") | measured
             self.running_sums.clear()
+            trim_freed_memory()
             write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, step)
 
     def _logs(self, step: int) -> bool:
