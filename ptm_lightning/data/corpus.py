@@ -88,10 +88,10 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
     flags = {"--data.train": settings.train, "--data.validation": settings.validation, "--data.test": settings.test}
     if not settings.validation and not settings.validation_share:
         raise UserError("--data.validation: give a source, or hold a share out with --data.validation_share 0.02")
+    splitter = find_splitter(settings.sentences) if settings.sentences else None
     sources = {flag: resolve(names, flag) for flag, names in flags.items()}
     keys = {flag: [_content_key(source, settings.cache) for source in found] for flag, found in sources.items()}
     tokenizer = _tokenizer(settings, given, sources["--data.train"], keys["--data.train"])
-    splitter = find_splitter(settings.sentences) if settings.sentences else None
     stores = _Stores(settings, sources, keys, raw(tokenizer), to_text(tokenizer)[0], splitter)
     folder = stores.training_folder()
     train = TokenStore.open(folder / "train")
