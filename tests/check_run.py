@@ -8,7 +8,7 @@ from ptm_lightning.plugins import find_class
 from ptm_lightning.task import Task
 from ptm_lightning.testing_case import tiny
 
-SMALL = ["--data.vocab_size=400", "--data.max_length=32", "--data.batch_tokens=1024"]
+SMALL = ["--data.vocab_size=400", "--data.max_length=32", "--data.batch_tokens=512"]
 
 
 def size_of(task: str, architecture: str | None = None) -> str:

@@ -72,23 +72,29 @@ def infilling_findings(
     yield _hidden_words(rows, rate)
     yield from _span_lengths([row for row in rows if len(row.words) >= ENOUGH_WORDS], mean_span)
     yield from _sentence_orders(rows, frame, tokenizer)
+    yield faults("words torn", _torn_words(rows, frame, tokenizer))
+    mask_id = tokenizer.mask_token_id
+    for what, wrong in (
+        (
+            "inputs that are not the text, masks aside",
+            [row.sides for row in rows if row.sides.inputs != _infilled(row, frame, mask_id)],
+        ),
+        ("rows whose special tokens are changed", [row.sides for row in rows if not framed(row.sides.inputs, frame)]),
+        ("targets that are not the text", [row.sides for row in rows if row.sides.targets != row.sides.text]),
+    ):
+        yield faults(what, excerpts(wrong, tokenizer))
+
+
+def _torn_words(rows: Sequence[PlannedRow], frame: Frame, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """What is taken for a word, but begins within one."""
     table = WordTable.of(tokenizer)
     torn = []
     for row in rows:
-        ids = row.sides.text[len(frame.before) :]
-        starts = table.starts(np.array(ids[: len(row.order)], dtype=np.int64))
-        begins = {first for first, _ in row.sentences}
-        torn += [repr(_words(ids, word, tokenizer)) for word in row.words if not starts[word[0]] | (word[0] in begins)]
-    yield faults("words torn", torn)
-    sides = [row.sides for row in rows]
-    expected = {id(row.sides): _infilled(row, frame, tokenizer.mask_token_id) for row in rows}
-    yield faults(
-        "inputs that are not the text, masks aside",
-        excerpts(sides, lambda row: row.inputs != expected[id(row)], tokenizer),
-    )
-    changed = excerpts(sides, lambda row: not framed(row.inputs, frame), tokenizer)
-    yield faults("rows whose special tokens are changed", changed)
-    yield faults("targets that are not the text", excerpts(sides, lambda row: row.targets != row.text, tokenizer))
+        ids = row.sides.text[len(frame.before) :][: len(row.order)]
+        begins = set(np.flatnonzero(table.starts(np.array(ids, dtype=np.int64))).tolist())
+        begins |= {first for first, _ in row.sentences}
+        torn += [repr(_words(ids, word, tokenizer)) for word in row.words if word[0] not in begins]
+    return torn
 
 
 def _hidden_words(rows: Sequence[PlannedRow], rate: float) -> Finding:

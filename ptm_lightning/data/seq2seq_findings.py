@@ -1,6 +1,6 @@
 """What every encoder-decoder's batches must keep, held against the text that they were made of: for `check`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -37,15 +37,12 @@ def framed(ids: list[int], frame: Frame) -> bool:
     return (*ids[: len(frame.before)],) == frame.before and (*ids[len(ids) - len(frame.after) :],) == frame.after
 
 
-def excerpts(
-    rows: Sequence[Seq2SeqRow], wrong: Callable[[Seq2SeqRow], bool], tokenizer: PreTrainedTokenizerFast
-) -> list[str]:
-    """The rows in which something is wrong, in words: the input and the target that were made of a text."""
+def excerpts(rows: Iterable[Seq2SeqRow], tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Rows in words: the input and the target that were made of a text."""
     return [
         f"of {_beginning(row.text, tokenizer)} came {_beginning(row.inputs, tokenizer)} "
         f"and the target {_beginning(row.targets, tokenizer)}"
         for row in rows
-        if wrong(row)
     ]
 
 
@@ -64,8 +61,8 @@ def seq2seq_findings(
         max_length: Tokens of the longest row, on either side.
         tokenizer: For examples in words.
     """
-    too_long = excerpts(rows, lambda row: max(len(row.inputs), len(row.targets)) > max_length, tokenizer)
-    yield faults("rows longer than max_length", too_long)
+    too_long = [row for row in rows if max(len(row.inputs), len(row.targets)) > max_length]
+    yield faults("rows longer than max_length", excerpts(too_long, tokenizer))
     shifted = []
     for batch in batches:
         read, targets = batch["decoder_input_ids"], torch.split(batch["targets"], batch["decoder_lengths"].tolist())

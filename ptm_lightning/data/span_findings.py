@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerFast
 
-from ptm_lightning.data.layout import Frame
 from ptm_lightning.data.seq2seq_findings import Seq2SeqRow, excerpts, framed
 from ptm_lightning.data.span_corruption import Denoiser, SpanCollate, restore, split_spans
 from ptm_lightning.findings import Finding, faults, share
@@ -34,33 +33,45 @@ def span_findings(
         asked: What was asked for.
         tokenizer: For examples in words.
     """
-    frame, sentinels, at = asked.frame, asked.sentinels.tolist(), len(asked.frame.before)
-    known = set(sentinels)
-    bare = list(rows)
+    bare, at = list(rows), len(asked.frame.before)
     if len(asked.modes):
         modes = asked.modes[list(kinds)].tolist()
         unnamed = [row for row, mode in zip(rows, modes, strict=True) if row.inputs[at] != mode]
-        yield faults("rows without the mode of their noise", excerpts(unnamed, lambda row: True, tokenizer))
+        yield faults("rows without the mode of their noise", excerpts(unnamed, tokenizer))
         bare = [row._replace(inputs=row.inputs[:at] + row.inputs[at + 1 :]) for row in rows]
-    noise = [_noise(row, asked.kinds[kind], frame, sentinels) for row, kind in zip(bare, kinds, strict=True)]
+    noise = [_noise(row, asked, kind) for row, kind in zip(bare, kinds, strict=True)]
     yield _noise_density(noise)
     yield _mean_span(noise)
     if len(asked.kinds) > 1:
         total = sum(kind.weight for kind in asked.kinds)
         for nth, kind in enumerate(asked.kinds):
             yield share(_name(kind), kind.weight / total, kinds.count(nth), len(kinds))
+    yield from _faulty_rows(bare, asked, tokenizer)
 
-    def out_of_order(row: Seq2SeqRow) -> bool:
+
+def _faulty_rows(
+    rows: Sequence[Seq2SeqRow], asked: SpanCollate, tokenizer: PreTrainedTokenizerFast
+) -> Iterator[Finding]:
+    frame = asked.frame
+    sentinels: list[int] = asked.sentinels.tolist()
+    known = set(sentinels)
+
+    def in_order(row: Seq2SeqRow) -> bool:
         used, said = ([token for token in side if token in known] for side in (row.inputs, row.targets))
-        return used != said or used != sentinels[: len(used)]
+        return used == said == sentinels[: len(used)]
 
-    def end_changed(row: Seq2SeqRow) -> bool:
-        return not framed(row.inputs, frame) or row.targets[-1] != frame.after[-1]
+    def special_kept(row: Seq2SeqRow) -> bool:
+        return framed(row.inputs, frame) and row.targets[-1] == frame.after[-1]
 
-    yield faults("rows whose sentinels are not in order, once each", excerpts(bare, out_of_order, tokenizer))
-    yield faults("rows whose special tokens are changed", excerpts(bare, end_changed, tokenizer))
-    torn = excerpts(bare, lambda row: restore(row.inputs, row.targets[:-1], sentinels) != row.text, tokenizer)
-    yield faults("rows whose sides don't rebuild the text", torn)
+    def rebuilds(row: Seq2SeqRow) -> bool:
+        return restore(row.inputs, row.targets[:-1], sentinels) == row.text
+
+    for what, holds in (
+        ("rows whose sentinels are not in order, once each", in_order),
+        ("rows whose special tokens are changed", special_kept),
+        ("rows whose sides don't rebuild the text", rebuilds),
+    ):
+        yield faults(what, excerpts([row for row in rows if not holds(row)], tokenizer))
 
 
 def _name(denoiser: Denoiser) -> str:
@@ -68,9 +79,9 @@ def _name(denoiser: Denoiser) -> str:
     return f"rows of noise {denoiser.mode or ''}".rstrip() + f": {denoiser.density:g}, {spans}"
 
 
-def _noise(row: Seq2SeqRow, asked: Denoiser, frame: Frame, sentinels: list[int]) -> Noise:
-    length = len(row.text) - len(frame)
-    spans = split_spans(row.targets[:-1], sentinels)
+def _noise(row: Seq2SeqRow, collate: SpanCollate, kind: int) -> Noise:
+    asked, length = collate.kinds[kind], len(row.text) - len(collate.frame)
+    spans = split_spans(row.targets[:-1], collate.sentinels.tolist())
     # Neither side may come to nothing: noise has a token at least, and text before each span.
     noise = min(max(length * asked.density, 1), length - 1)
     wanted = min(max(noise / asked.mean_span, 1), noise, length - noise)

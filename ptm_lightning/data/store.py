@@ -99,7 +99,7 @@ def build_stores(
     *,
     validation_share: float,
     splitter: Splitter | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = lambda _: None,
     flag: str = "--data.train",
 ) -> None:
     """Writes folder/train and, if a share is held out, folder/validation. Returns at once if they are there.
@@ -107,7 +107,7 @@ def build_stores(
     A document is held out when the hash of its text says so: copies of a document fall on the same side.
 
     Args:
-        texts: Documents; read once, never all in memory. None ends a source.
+        texts: Documents, never all in memory. None ends a source.
         tokenizer: Without padding and truncation, see `ptm_lightning.data.tokenizer.raw`.
         folder: Appears complete or not at all. Other processes wait for the one that builds.
         validation_share: Share of documents to hold out, 0 <= share < 1.
@@ -142,7 +142,7 @@ def build_store(
     *,
     sentences_of: Path | None = None,
     splitter: Splitter | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = lambda _: None,
     flag: str = "--data.validation",
 ) -> None:
     """Writes a single store, for a source of its own. Returns at once if it is there.

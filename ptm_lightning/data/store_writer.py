@@ -4,7 +4,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain
@@ -21,7 +21,7 @@ from ptm_lightning.errors import UserError
 
 Progress = Callable[[int], None]
 Take = Callable[[list[str], list[Encoding]], None]
-Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 FORMAT = 2
@@ -152,22 +152,30 @@ def _sentence_numbers(
 
 
 @contextmanager
-def _tokens(folder: Path, dtype: np.dtype[Any]) -> Iterator[Callable[[list[Encoding]], tuple[Ints, Ids]]]:
-    """Writes ids, and where documents begin; gives the tokens of each text, and the ids."""
+def _tokens(folder: Path, dtype: np.dtype[Any]) -> Iterator[Callable[[list[Encoding]], tuple[Ids, Bools]]]:
+    """Writes ids, and where documents begin; gives the ids, and which texts have any."""
     written = 0
     with open(folder / "tokens.bin", "wb") as tokens, open(folder / "offsets.bin", "wb") as offsets:
         offsets.write(np.zeros(1, dtype=np.int64).data)
 
-        def write(encodings: list[Encoding]) -> tuple[Ints, Ids]:
+        def write(encodings: list[Encoding]) -> tuple[Ids, Bools]:
             nonlocal written
             lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
             ids = np.fromiter(chain.from_iterable([e.ids for e in encodings]), dtype, int(lengths.sum()))
             tokens.write(ids.data)
-            offsets.write((written + np.cumsum(lengths[lengths > 0])).data)
+            filled = lengths > 0  # a text of control characters alone gives no token
+            offsets.write((written + np.cumsum(lengths[filled])).data)
             written += len(ids)
-            return lengths, ids
+            return ids, filled
 
         yield write
+
+
+def _takers(folder: Path, compare: Path | None, splitter: Splitter | None) -> Iterator[AbstractContextManager[Take]]:
+    """What else is written of the texts, beside their tokens."""
+    yield _training_sentences(folder) if compare is None else _fresh_tokens(folder, compare)
+    if splitter is not None:
+        yield _sentence_starts(folder, splitter)
 
 
 class _Counts:
@@ -208,40 +216,33 @@ def write_store(
     folder: Path,
     compare: Path | None,
     splitter: Splitter | None,
-    on_progress: Progress | None,
+    on_progress: Progress,
     none: str,
 ) -> None:
-    """Writes a store's files into a folder, in one pass over the texts.
+    """Writes a store's files, in one pass over the texts.
 
     Args:
-        texts: Documents; read once. None ends a source, and the store knows how many documents came before.
+        texts: Documents; None ends a source, and the store knows how many documents came before.
         tokenizer: Without padding and truncation.
         folder: Is made if it isn't there.
         compare: The sentences.bin of a training store; None for a store that others are compared with.
         splitter: Finds the sentences whose beginnings are stored; None to store none.
         on_progress: Takes the bytes of text (UTF-8) tokenized since the last call.
-        none: What to say when no document has any text.
-
-    Raises:
-        UserError: No document has any text.
+        none: What a UserError says when no document has any text.
     """
     folder.mkdir(exist_ok=True)
     counts = _Counts(max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1)
     with ExitStack() as files:
-        takers = [files.enter_context(_fresh_tokens(folder, compare) if compare else _training_sentences(folder))]
-        if splitter is not None:
-            takers.append(files.enter_context(_sentence_starts(folder, splitter)))
+        takers = [files.enter_context(each) for each in _takers(folder, compare, splitter)]
         write = files.enter_context(_tokens(folder, counts.dtype))
         documents = files.enter_context(HashSet(folder / "documents.bin"))
         for batch, encodings in _encoded(texts, tokenizer, offsets=compare is not None or splitter is not None):
-            lengths, ids = write(encodings)
-            filled = lengths > 0  # a text of control characters alone gives no token
+            ids, filled = write(encodings)
             documents.add(np.array(batch.hashes, dtype=np.uint64)[filled])
             for take in takers:
                 take(batch.texts, encodings)
             counts.add(batch, ids, int(filled.sum()))
-            if on_progress is not None:
-                on_progress(batch.bytes)
+            on_progress(batch.bytes)
         if not counts.totals["documents"]:
             raise UserError(none)
         distinct = documents.finish()

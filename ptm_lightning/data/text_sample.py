@@ -25,8 +25,12 @@ class Sample:
         return self.bytes == self.total_bytes
 
     def __str__(self) -> str:
-        size = f"{self.total_bytes / 1e6:.1f} MB of text"
-        return size if self.whole else f"{self.bytes / 1e6:.1f} of {size}, spread evenly"
+        whole = f"{_size(self.total_bytes)} of text"
+        return whole if self.whole else f"{_size(self.bytes)} of {whole}, spread evenly"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def sample_text(texts: Iterable[str], limit: int, on_progress: Callable[[int], None]) -> Sample:

@@ -49,25 +49,25 @@ def train_tokenizer(
         UserError: The text is empty, or has more distinct characters than `vocab_size` leaves room for.
     """
     tokenizer, names = _TRAINERS[algorithm](texts, vocab_size)
-    size = tokenizer.get_vocab_size()
-    if size > vocab_size:
+    if (size := tokenizer.get_vocab_size()) > vocab_size:
         raise UserError(f"--data.vocab_size {vocab_size}: single characters alone need {size}; give more than that")
     tokenizer.post_processor = _frame_of(tokenizer, algorithm, names)
-    extra: dict[str, Any] = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
-    if algorithm in ("bpe", "gpt2"):
-        extra = {"model_input_names": ["input_ids", "attention_mask"]}
-    if algorithm == "bpe":
-        extra |= {"bos_token": "<s>", "eos_token": "</s>"}
-    if trained_on is not None:
-        extra[TRAINED_ON] = trained_on
-    if algorithm == "xlnet":
-        extra["padding_side"] = "left"  # its classifiers read the last token
     make: Any = PreTrainedTokenizerFast  # its constructor has no types
-    made: PreTrainedTokenizerFast = make(tokenizer_object=tokenizer, model_max_length=max_length, **names, **extra)
+    settings = names | _settings(algorithm) | ({} if trained_on is None else {TRAINED_ON: trained_on})
+    made: PreTrainedTokenizerFast = make(tokenizer_object=tokenizer, model_max_length=max_length, **settings)
     if special_tokens:
         more: Any = [AddedToken(token, lstrip=True, normalized=False, special=True) for token in special_tokens]
         made.add_special_tokens({"extra_special_tokens": more})
     return made
+
+
+def _settings(algorithm: Algorithm) -> dict[str, Any]:
+    """What else the family's published tokenizers say."""
+    if algorithm in ("bpe", "gpt2"):
+        ends = {"bos_token": "<s>", "eos_token": "</s>"} if algorithm == "bpe" else {}
+        return {"model_input_names": ["input_ids", "attention_mask"], **ends}
+    padding = {"padding_side": "left"} if algorithm == "xlnet" else {}  # its classifiers read the last token
+    return {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"], **padding}
 
 
 def _wordpiece(texts: Sequence[str], vocab_size: int) -> tuple[Tokenizer, dict[str, str]]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ptm_lightning.data.infilling import AfterFullStops, Place, choose_spans, full_stops, infill, sentence_order
+from ptm_lightning.data.infilling_findings import expected_spans
 from ptm_lightning.data.tokenizer_training import train_tokenizer
 
 MASK = 4
@@ -60,6 +61,20 @@ def test_lengths_follow_the_poisson_distribution():
     shares = np.bincount(spans.length)[:8] / len(spans.length)
     expected = [exp(-3) * 3**k / factorial(k) for k in range(8)]
     np.testing.assert_allclose(shares, expected, atol=0.015)
+
+
+def test_expected_spans_are_those_of_a_simulation():
+    """What `check` asks for: lengths drawn and cut until the words are spent, those of no words aside."""
+    random = np.random.default_rng(0)
+    for mean_span, budget in ((3.0, 7), (1.0, 4), (6.0, 1)):
+        counts = []
+        for _ in range(4000):
+            left, spans = budget, 0
+            while left > 0:
+                length = min(int(random.poisson(mean_span)), left)
+                left, spans = left - length, spans + (length > 0)
+            counts.append(spans)
+        assert abs(np.mean(counts) - expected_spans(budget, mean_span)[budget]) < 5 * np.std(counts) / 4000**0.5 + 1e-9
 
 
 def test_every_word_is_as_likely_to_be_hidden():

@@ -2,7 +2,7 @@ from collections import Counter
 
 import numpy as np
 
-from ptm_lightning.data.text_sample import PASSAGE, sample_text, with_few_words
+from ptm_lightning.data.text_sample import PASSAGE, Sample, sample_text, with_few_words
 
 TEXTS = [f"document {i} says {i * i} words, ünder {i % 7} names" for i in range(2000)]
 TOTAL = sum(len(text.encode()) for text in TEXTS)
@@ -14,7 +14,8 @@ def test_a_small_text_is_taken_whole() -> None:
     assert sorted(sample.passages) == sorted(TEXTS)
     assert sample.whole
     assert (sample.bytes, sum(steps)) == (TOTAL, TOTAL)
-    assert str(sample) == "0.1 MB of text"
+    assert str(sample) == f"{TOTAL / 1000:.1f} kB of text"
+    assert str(Sample([], 2_500_000, 30_000_000)) == "2.5 MB of 30.0 MB of text, spread evenly"
 
 
 def test_a_sample_keeps_the_limit_and_is_spread_evenly() -> None:
