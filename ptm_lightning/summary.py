@@ -20,7 +20,9 @@ def print_summary(folder: Path, task: Task, data: TextData) -> None:
         steps = metrics[name]
         (first, begin), (last, end) = min(steps.items()), max(steps.items())
         print(f"{name:<28}{begin:>10.4f}  at step {first:<8}{end:>10.4f}  at step {last}")
-    print(f"{'unigram model loss':<28}{data.corpus.provenance['unigram_loss']:>10.4f}")
+    for part, member in data.members().items():
+        name = f"unigram loss, {part}" if part else "unigram model loss"
+        print(f"{name:<28}{member.corpus.provenance['unigram_loss']:>10.4f}")
     if speeds := metrics.get("speed/tokens_per_second"):
         print(f"{'tokens per second':<28}{sum(speeds.values()) / len(speeds):>10,.0f}")
     batch = next(iter(data.val_dataloader()))

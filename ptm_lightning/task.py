@@ -1,8 +1,6 @@
 """Task: the one base class of every objective and downstream task."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 from lightning.pytorch import Callback, LightningModule
@@ -15,19 +13,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
-from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint, load_weights, record_of
+from ptm_lightning.checkpoint import FORMAT, KEY, record_of
 from ptm_lightning.data.batch import Batch, other_documents
 from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.limits import check_trainer, sync_buffers
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
-from ptm_lightning.models.build import check_fit
 from ptm_lightning.models.dropout import seed_dropout
 from ptm_lightning.models.inputs import network_inputs
 from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
-from ptm_lightning.models.start import start_network
+from ptm_lightning.models.start import meet_data, start_network
 from ptm_lightning.optim import Schedule, adamw, schedule_factor, warmup_steps
 from ptm_lightning.records import truncate_records, write_records
 from ptm_lightning.terms import RunningSums, Terms, step_loss
@@ -129,12 +126,7 @@ class Task(LightningModule):
         assert self.network is not None
         data: TextData | None = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
-            check_fit(self.network, data.link.vocabulary, data.link.max_length)
-            if data.link.tokenizer != self._link.tokenizer:
-                raise UserError(
-                    "--data.tokenizer: the model was trained with another; leave the flag out to use the model's own"
-                )
-            self.link = replace(self._link, provenance=data.link.provenance, max_length=data.link.max_length)
+            self.link = meet_data(self.network, self.auto_class, self._link, data.link)
             if not isolates(self.network.config):
                 data.lay_out_in_rows(f"{self.network.config.model_type} can't isolate packed documents")
         if stage == "fit" and self._has_data():
@@ -149,8 +141,7 @@ class Task(LightningModule):
         if self.link is None:
             self.link = self.trainer.datamodule.link  # type: ignore[attr-defined]
         self.network = start_network(self.auto_class, self, self._link)
-        config = self.network.config
-        self.link = self._link.with_network(config.to_diff_dict() | {"model_type": config.model_type})
+        self.link = self._link.with_network(self.auto_class, self.network.config)
 
     def _has_data(self) -> bool:
         if self._trainer is not None and self.trainer.datamodule is None:  # type: ignore[attr-defined]
@@ -177,13 +168,6 @@ class Task(LightningModule):
     def auxiliary_networks(self) -> dict[str, PreTrainedModel]:
         """Networks that only training needs, by name: `export --auxiliary` writes them to folders of these names."""
         return {}
-
-    def start_from(self, checkpoint: Path) -> None:
-        """Takes the network, its weights and its tokenizer from a checkpoint, and nothing else."""
-        saved = load_checkpoint(checkpoint)
-        self.link = Link(**saved[KEY]["link"])
-        self.configure_model()
-        load_weights(self, saved, checkpoint)
 
     def configure_callbacks(self) -> Sequence[Callback] | Callback:
         """Lightning's weight averaging, if asked for."""
@@ -230,7 +214,7 @@ class Task(LightningModule):
         if self._logs(step := self.global_step + 1):
             assert self._gradient_norm is not None
             measured = {"train/learning_rate": rate, "train/gradient_norm": float(self._gradient_norm)}
-            metrics = self._means(self.running_sums, "train") | measured
+            metrics = self.means(self.running_sums, "train") | measured
             self.running_sums.clear()
             write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, step)
 
@@ -259,13 +243,14 @@ class Task(LightningModule):
 
     def _finish_evaluation(self, prefix: str) -> None:
         sync_buffers(self.trainer, on=True)
-        metrics = self._means(self._validation_sums, prefix)
+        metrics = self.means(self._validation_sums, prefix)
         fitting = self.trainer.state.fn == "fit"
         self.log_dict(metrics, logger=not fitting, sync_dist=True)
         if fitting and (not self.trainer.sanity_checking or self.trainer.num_sanity_val_steps == float("inf")):
             write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, self.global_step)
 
-    def _means(self, sums: RunningSums, prefix: str) -> dict[str, float]:
+    def means(self, sums: RunningSums, prefix: str) -> dict[str, float]:
+        """The metrics by name, over the batches of all processes."""
         return self.finish_metrics(self._summed(sums).means(prefix), prefix)
 
     def _summed(self, sums: RunningSums) -> RunningSums:

@@ -2,20 +2,23 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from ptm_lightning.data.new_words import NewTokens, choose_words, extend_tokenizer, kind_of, read_words
 from ptm_lightning.data.sources import Source, content_key, fingerprint, read, resolve
 from ptm_lightning.data.store import TokenStore, build_store, build_stores, store_key
 from ptm_lightning.data.tokenizer import Algorithm, load_tokenizer, raw, to_text, train_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import atomic_write
+from ptm_lightning.log import say
 from ptm_lightning.progress import reading
 
 TRAIN = "train"
@@ -37,6 +40,8 @@ class CorpusSettings:
     tokenizer: str | None
     algorithm: Algorithm
     vocab_size: int
+    new_words: int | str | None
+    """A number of words, or a file of them, that the model's tokenizer is extended by."""
     max_length: int
     special_tokens: tuple[str, ...]
     """What a tokenizer trained on the spot gets besides its own."""
@@ -52,6 +57,8 @@ class Corpus:
     """Open token stores, and the tokenizer that made them."""
 
     tokenizer: PreTrainedTokenizerFast
+    new_tokens: NewTokens
+    """What the tokenizer was extended by."""
     train: TokenStore
     validation: TokenStore
     test: TokenStore | None
@@ -74,10 +81,10 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
     Raises:
         UserError: For sources that can't be read, and for a tokenizer that can't be loaded or trained.
     """
+    tokenizer, new_tokens = prepare_tokenizer(settings, given)
     flags = {"--data.train": settings.train, "--data.validation": settings.validation, "--data.test": settings.test}
     sources = {flag: resolve(names, flag) for flag, names in flags.items()}
     keys = {flag: [_content_key(source, settings.cache) for source in found] for flag, found in sources.items()}
-    tokenizer = _tokenizer(settings, given, sources["--data.train"], keys["--data.train"])
     coder, text = raw(tokenizer), to_text(tokenizer)[0]
     reading_settings: dict[str, Any] = {"split_text": settings.split_text, "columns": settings.columns}
     if starts := settings.sentence_starts:
@@ -116,6 +123,7 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
     validation = other("--data.validation") or TokenStore.open(folder / "validation")
     return Corpus(
         tokenizer,
+        new_tokens,
         train,
         validation,
         other("--data.test"),
@@ -135,30 +143,90 @@ def _texts(sources: Sequence[Source], flag: str, settings: CorpusSettings) -> It
         yield None
 
 
-def _tokenizer(
-    settings: CorpusSettings, given: PreTrainedTokenizerFast | None, sources: Sequence[Source], keys: Sequence[str]
-) -> PreTrainedTokenizerFast:
+def prepare_tokenizer(
+    settings: CorpusSettings, given: PreTrainedTokenizerFast | None, parts: Sequence[CorpusSettings] = ()
+) -> tuple[PreTrainedTokenizerFast, NewTokens]:
+    """The tokenizer, loaded, trained or extended as the settings say, and the tokens that it was extended by.
+
+    Args:
+        settings: As for `prepare_corpus`.
+        given: The tokenizer of the model that is trained on, if it has one.
+        parts: Those of a mixture: a tokenizer is trained on the text of all of them.
+
+    Raises:
+        UserError: It can't be loaded, trained or extended.
+    """
+    if (new_words := settings.new_words) is not None:
+        if given is None or settings.tokenizer is not None:
+            raise UserError(
+                f"--data.new_words {new_words}: extends the tokenizer of a pretrained model; start from one with "
+                "--init_from, and leave --data.tokenizer out"
+            )
+        return _extended(settings, given, new_words)
     if settings.tokenizer not in (None, TRAIN):
-        return load_tokenizer(str(settings.tokenizer))
-    if given is not None:
-        return given
-    recipe = [keys, settings.algorithm, settings.vocab_size, settings.max_length, settings.split_text, settings.columns]
-    recipe += [settings.special_tokens] if settings.special_tokens else []
-    folder = settings.cache / "tokenizers" / blake2b(json.dumps(recipe).encode(), digest_size=16).hexdigest()
-    if not folder.exists():
-        with reading("training the tokenizer", _size(sources)) as advance:
-            texts = _beginning(_texts(sources, "--data.train", settings), advance)
+        return load_tokenizer(str(settings.tokenizer)), {}
+    return given or _trained(settings, parts or [settings]), {}
+
+
+def _trained(settings: CorpusSettings, parts: Sequence[CorpusSettings]) -> PreTrainedTokenizerFast:
+    distinct = list({(part.train, part.split_text, part.columns): part for part in parts}.values())
+    sources = [resolve(part.train, "--data.train") for part in distinct]
+    texts_of: list[Any] = [
+        [[_content_key(source, settings.cache) for source in found], part.split_text, part.columns]
+        for part, found in zip(distinct, sources, strict=True)
+    ]
+    recipe = [texts_of, settings.algorithm, settings.vocab_size, settings.max_length, settings.special_tokens]
+
+    def make(folder: Path) -> None:
+        with reading("training the tokenizer", _size([source for found in sources for source in found])) as advance:
+            each = (_texts(found, "--data.train", part) for part, found in zip(distinct, sources, strict=True))
+            texts = _beginning(chain.from_iterable(each), advance)
             trained = train_tokenizer(
                 texts, settings.algorithm, settings.vocab_size, settings.max_length, settings.special_tokens
             )
+        trained.save_pretrained(folder)
+
+    return load_tokenizer(str(_kept(settings.cache, recipe, make)))
+
+
+def _extended(
+    settings: CorpusSettings, given: PreTrainedTokenizerFast, new_words: int | str
+) -> tuple[PreTrainedTokenizerFast, NewTokens]:
+    """The given tokenizer with more words; which ones the cache knows, once the text was counted."""
+    kind_of(given.backend_tokenizer)  # refuses at once what can't be extended
+    if isinstance(new_words, str):
+        return extend_tokenizer(given, read_words(Path(new_words), given))
+    if new_words < 1:
+        raise UserError(f"--data.new_words {new_words}: give a number of words from 1 on, or a file of words")
+    sources = resolve(settings.train, "--data.train")
+    keys = [_content_key(source, settings.cache) for source in sources]
+
+    def make(folder: Path) -> None:
+        with reading("choosing new words", _size(sources)) as advance:
+            texts = _beginning(_texts(sources, "--data.train", settings), advance)
+            forms = choose_words(texts, given, new_words)
+        folder.mkdir(parents=True)
+        (folder / "words.json").write_text(json.dumps(forms))
+
+    recipe = ["new words", keys, to_text(given)[0], new_words, settings.split_text, settings.columns]
+    forms = json.loads((_kept(settings.cache, recipe, make) / "words.json").read_text())
+    if len(forms) < new_words:
+        say(f"--data.new_words {new_words}: only {len(forms)} words of the text are cut in pieces and occur twice")
+    return extend_tokenizer(given, forms)
+
+
+def _kept(cache: Path, recipe: list[Any], make: Callable[[Path], None]) -> Path:
+    """A folder of the cache that depends on a recipe; made first if it isn't there."""
+    folder = cache / "tokenizers" / blake2b(json.dumps(recipe).encode(), digest_size=16).hexdigest()
+    if not folder.exists():
         partial = folder.with_name(f"{folder.name}.partial")
-        trained.save_pretrained(partial)
+        make(partial)
         try:
             partial.rename(folder)
         except OSError:
             if not folder.exists():
                 raise
-    return load_tokenizer(str(folder))
+    return folder
 
 
 def _beginning(texts: Iterator[str | None], advance: Any) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Batches from where the trainer stands, grouped by optimizer step so that each knows the step's counts."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,24 +11,42 @@ from torch.utils.data import DataLoader, Dataset
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.layout import Pieces
-from ptm_lightning.data.plan import Plan
+from ptm_lightning.data.plan import Plan, StepPlan
 
-Key = tuple[int, int, int]
+Key = tuple[int, ...]
 WORKER_TIMEOUT_SECONDS = 600
 T = TypeVar("T")
 
 
+class StepBatches(Dataset[Batch], ABC):
+    """A plan's batches by their keys; workers hold a copy each."""
+
+    plan: StepPlan
+
+    @abstractmethod
+    def pieces(self, key: Key) -> Pieces:
+        """The pieces of text that a batch is made of."""
+
+    @abstractmethod
+    def __getitem__(self, key: Key) -> Batch:
+        """One batch, noise and all."""
+
+
 @dataclass(frozen=True)
-class Batches(Dataset[Batch]):
-    """A plan's batches by their keys (epoch, chunk, micro-batch); workers hold a copy each."""
+class Batches(StepBatches):
+    """Batches of one plan; a key is (epoch, chunk, micro-batch)."""
 
     plan: Plan
     collate: Callable[[Pieces], Batch]
 
+    def pieces(self, key: Key) -> Pieces:
+        """The pieces of text that a batch is made of."""
+        epoch, chunk, index = key
+        return self.plan.chunk(epoch, chunk).microbatch(index)
+
     def __getitem__(self, key: Key) -> Batch:
         """One batch, noise and all."""
-        epoch, chunk, index = key
-        return self.collate(self.plan.chunk(epoch, chunk).microbatch(index))
+        return self.collate(self.pieces(key))
 
 
 @dataclass(frozen=True)
@@ -38,7 +57,7 @@ class StepLoader:
     It looks one optimizer step ahead and writes the step's counts into each of its micro-batches.
     """
 
-    batches: Batches
+    batches: StepBatches
     global_step: Callable[[], int]
     accumulate: int = 1
     rank: int = 0
