@@ -53,19 +53,20 @@ class Part:
         with self.flags():
             own = self._checked()
             shared = {item.name for item in fields(TextData)} - left  # type: ignore[arg-type]
-            return self.task.data_class(**{name: getattr(mixture, name) for name in shared}, **own)
+            module = self.task.data_class(**{name: getattr(mixture, name) for name in shared}, **own)
+            if not module.train:
+                raise UserError(f"--data.train: give a source, for the part {self.name}")
+            return module
 
     def _checked(self) -> dict[str, Any]:
         """The settings, with the types that the data module wants; a single source is a list of one."""
         data: Any = self.task.data_class
         known = {item.name: str(item.type) for item in fields(data)}
-        for key, value in self.settings.items():
+        for key in self.settings:
             if key in OF_THE_MIXTURE:
                 raise UserError(f"--data.{key}: all parts share it; give it to the mixture, not to {self.name}")
             if key not in known:
                 raise UserError(f"--data.{key}: {data.__name__} has no {key!r}; {suggest(key, known)}")
-            if key == "train" and not value:
-                raise UserError("--data.train: give a source")
         lists = {k: [v] for k, v in self.settings.items() if "list[" in known[k] and isinstance(v, str)}
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(data)

@@ -78,7 +78,7 @@ class MixtureData(TextData):
 
     def _share_tokenizer(self) -> NewTokens:
         """Gives all parts the trainer and one tokenizer: the model's, or one that is trained on all their text."""
-        tokenizer = self._given_tokenizer()
+        tokenizer = self.given_tokenizer = self._given_tokenizer()
         new_tokens: NewTokens = {}
         for module in self.modules.values():
             module.trainer = self.trainer
@@ -204,9 +204,10 @@ class Mixture(Task):
         """The metrics of each part, named after it, and the mean of the parts' losses by their weights."""
         metrics: dict[str, float] = {}
         losses: list[tuple[float, float]] = []
-        for name, own in self._summed(sums).by_part().items():
+        by_part = self._summed(sums).by_part()
+        for name in filter(by_part.__contains__, self.parts):
             place = f"{prefix}/{name}"
-            metrics |= self.parts[name].finish_metrics(own.means(place), place)
+            metrics |= self.parts[name].finish_metrics(by_part[name].means(place), place)
             losses.append((self._link.parts[name]["share"], metrics[f"{place}/loss"]))
         if total := sum(share for share, _ in losses):
             metrics[f"{prefix}/loss"] = sum(share * loss for share, loss in losses) / total

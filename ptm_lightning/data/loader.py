@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+import torch
+from lightning.pytorch.strategies import Strategy
 from torch.utils.data import DataLoader, Dataset
 
 from ptm_lightning.data.batch import Batch
@@ -101,6 +103,12 @@ class Share(Generic[T]):
     def __len__(self) -> int:
         """How many there are; Lightning would not evaluate where there is none, and the other processes would wait."""
         return max(1, len(self.loader))
+
+
+def sum_over_processes(strategy: Strategy, counts: dict[str, int]) -> dict[str, int]:
+    """The counts summed over the processes; all call it for the same step."""
+    numbers = torch.tensor(list(counts.values()), device=strategy.root_device)
+    return dict(zip(counts, strategy.reduce(numbers, reduce_op="sum").tolist(), strict=True))
 
 
 def data_loader(dataset: Dataset[T], keys: Iterable[Key], num_workers: int, pin_memory: bool = False) -> DataLoader[T]:

@@ -5,7 +5,6 @@ from dataclasses import field
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal, dataclass_transform
 
-import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from transformers import PreTrainedTokenizerFast
 
@@ -14,7 +13,7 @@ from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.cache import cache_folder
 from ptm_lightning.data.corpus import CorpusSettings, prepare_corpus
 from ptm_lightning.data.layout import Frame, LayOut, Layout, Pieces, lay_out
-from ptm_lightning.data.loader import Batches, Share, StepBatches, StepLoader, data_loader
+from ptm_lightning.data.loader import Batches, Share, StepBatches, StepLoader, data_loader, sum_over_processes
 from ptm_lightning.data.plan import Plan, StepPlan
 from ptm_lightning.data.predict import PredictLoader, Text, predict_texts
 from ptm_lightning.data.show import show_row
@@ -146,13 +145,14 @@ class TextData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Opens the stores, and says what the task must know of them."""
+        given = self.given_tokenizer = self._given_tokenizer()
         if stage == "predict":
-            if (given := self._given_tokenizer()) is None:
+            if given is None:
                 raise UserError("--data.predict: there is no model to predict with; give --run_dir or --model.backbone")
             self.hf_tokenizer = given
             self.max_length = min(self.max_length, given.model_max_length)
         else:
-            self.corpus = prepare_corpus(self._settings(), self._given_tokenizer())
+            self.corpus = prepare_corpus(self._settings(), given)
             self.hf_tokenizer = self.corpus.tokenizer
         self.frame = self.make_frame()
         self.link = self._make_link()
@@ -166,7 +166,7 @@ class TextData(LightningDataModule):
             accumulate=trainer.accumulate_grad_batches,
             rank=trainer.global_rank,
             processes=trainer.world_size,
-            sum_counts=self._sum_counts if trainer.world_size > 1 else dict,
+            sum_counts=partial(sum_over_processes, trainer.strategy) if trainer.world_size > 1 else dict,
             num_workers=self.num_workers,
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
@@ -284,12 +284,6 @@ class TextData(LightningDataModule):
         if not self._predicts():
             told |= {"provenance": self.corpus.provenance, "new_tokens": self.corpus.new_tokens}
         return Link.of(self.hf_tokenizer, **told)
-
-    def _sum_counts(self, counts: dict[str, int]) -> dict[str, int]:
-        """Over the processes; all call it for the same step."""
-        strategy = self._trainer.strategy
-        numbers = torch.tensor(list(counts.values()), device=strategy.root_device)
-        return dict(zip(counts, strategy.reduce(numbers, reduce_op="sum").tolist(), strict=True))
 
 
 def _is_extended(task: Any) -> bool:
