@@ -214,7 +214,7 @@ class Task(LightningModule):
         if self._logs(step := self.global_step + 1):
             assert self._gradient_norm is not None
             measured = {"train/learning_rate": rate, "train/gradient_norm": float(self._gradient_norm)}
-            metrics = self.means(self.running_sums, "train") | measured
+            metrics = self.means(self.summed(self.running_sums), "train") | measured
             self.running_sums.clear()
             write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, step)
 
@@ -243,17 +243,18 @@ class Task(LightningModule):
 
     def _finish_evaluation(self, prefix: str) -> None:
         sync_buffers(self.trainer, on=True)
-        metrics = self.means(self._validation_sums, prefix)
+        metrics = self.means(self.summed(self._validation_sums), prefix)
         fitting = self.trainer.state.fn == "fit"
         self.log_dict(metrics, logger=not fitting, sync_dist=True)
         if fitting and (not self.trainer.sanity_checking or self.trainer.num_sanity_val_steps == float("inf")):
             write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, self.global_step)
 
     def means(self, sums: RunningSums, prefix: str) -> dict[str, float]:
-        """The metrics by name, over the batches of all processes."""
-        return self.finish_metrics(self._summed(sums).means(prefix), prefix)
+        """The metrics of some batches by name; none of no batch."""
+        return self.finish_metrics(sums.means(prefix), prefix) if sums.sums else {}
 
-    def _summed(self, sums: RunningSums) -> RunningSums:
+    def summed(self, sums: RunningSums) -> RunningSums:
+        """The sums over all processes, which must all call it."""
         alone = self._trainer is None or self.trainer.world_size == 1
         return sums if alone else sums.over_processes(self.trainer.strategy)
 
@@ -265,7 +266,7 @@ class Task(LightningModule):
             "link": self._link.state(),
             "total_steps": self.total_steps,
             "tokens_seen": self.tokens_seen,
-            "running_sums": self._summed(self.running_sums).state(),
+            "running_sums": self.summed(self.running_sums).state(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

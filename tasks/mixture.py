@@ -15,6 +15,7 @@ from ptm_lightning.data.mixed import MixedBatches, MixedPlan, named, of_part
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.new_words import NewTokens
 from ptm_lightning.data.predict import Text
+from ptm_lightning.data.sources import resolve
 from ptm_lightning.data.tokenizer import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding
@@ -80,8 +81,10 @@ class MixtureData(TextData):
         """Gives all parts the trainer and one tokenizer: the model's, or one that is trained on all their text."""
         tokenizer = self.given_tokenizer = self._given_tokenizer()
         new_tokens: NewTokens = {}
-        for module in self.modules.values():
+        for name, module in self.modules.items():
             module.trainer = self.trainer
+            with self._parts[name].flags():
+                resolve(module.train, "--data.train")  # before the tokenizer reads all of them
         if not self._predicts():
             settings = [module._settings() for module in self.modules.values()]
             special = dict.fromkeys(token for each in settings for token in each.special_tokens)
@@ -204,7 +207,7 @@ class Mixture(Task):
         """The metrics of each part, named after it, and the mean of the parts' losses by their weights."""
         metrics: dict[str, float] = {}
         losses: list[tuple[float, float]] = []
-        by_part = self._summed(sums).by_part()
+        by_part = sums.by_part()
         for name in filter(by_part.__contains__, self.parts):
             place = f"{prefix}/{name}"
             metrics |= self.parts[name].finish_metrics(by_part[name].means(place), place)

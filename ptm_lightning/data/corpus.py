@@ -25,7 +25,6 @@ TRAIN = "train"
 """The name of the tokenizer that is trained on the spot."""
 TOKENIZER_TEXT_BYTES = 200_000_000
 """A tokenizer is trained on the first so many bytes of text: more doesn't change it for the better."""
-
 logger = logging.getLogger(__name__)
 HUB_SPLITS = {"--data.train": "train", "--data.validation": "validation", "--data.test": "test"}
 

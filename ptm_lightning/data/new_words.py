@@ -1,6 +1,7 @@
 """Words that a tokenizer cuts in pieces become tokens of it: chosen by what they save, or named by the user."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -40,7 +41,8 @@ def words_of(text: str, backend: Tokenizer) -> Iterator[Word]:
 def choose_words(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, number: int) -> list[str]:
     """The words that the tokenizer cuts in pieces, those first that save most: frequency times pieces saved.
 
-    A word has a letter in it, occurs twice, and has no unknown piece.
+    A word has a letter in it, occurs twice, and has no unknown piece. Where only spaces divide words (SentencePiece),
+    punctuation is taken off.
 
     Args:
         texts: Documents, read once.
@@ -51,7 +53,10 @@ def choose_words(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, numbe
         Their forms; fewer if there are no more.
     """
     backend = tokenizer.backend_tokenizer
-    counts = Counter(word for text in texts for word in words_of(text, backend))
+    words = (word for text in texts for word in words_of(text, backend))
+    if kind_of(backend) == "Unigram":
+        words = (Word(bare, bare) for word in words for bare in re.findall(r"▁?\w+", word.form))
+    counts = Counter(words)
     saved = {
         word.form: count * (len(pieces) - 1)
         for word, count in counts.items()

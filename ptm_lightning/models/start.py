@@ -2,15 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Protocol
 
 from transformers import PreTrainedModel
 
 from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
+from ptm_lightning.log import say
 from ptm_lightning.models.build import build_network, check_fit, load_network, network_from_config
 from ptm_lightning.models.config import build_config
 from ptm_lightning.models.extend import extend_vocabulary
+
+SHOWN = 8
+"""New tokens that are named."""
 
 
 class Start(Protocol):
@@ -79,3 +84,5 @@ def meet_data(network: PreTrainedModel, auto_class: str, link: Link, data: Link)
 def _extend(network: PreTrainedModel, link: Link) -> None:
     if link.new_tokens:
         extend_vocabulary(network, link.new_tokens, link.vocabulary - len(link.new_tokens))
+        named = ", ".join(islice(link.new_tokens, SHOWN))
+        say(f"{len(link.new_tokens)} new tokens, each of which begins as the mean of its pieces: {named}, ...")
