@@ -184,7 +184,7 @@ def test_it_starts_from_another_task_s_run_and_refuses_another_head(corpus: Path
     parts = {"text": {"task": "CausalLM"}}
     other = Mixture()
     start_run(other, str(tmp_path / "masked.ckpt"))
-    with pytest.raises(UserError, match="parts.text.task CausalLM: needs an AutoModelForCausalLM, and --init_from has"):
+    with pytest.raises(UserError, match="CausalLM: needs an AutoModelForCausalLM, and --init_from has an"):
         fit(other, data(corpus, parts))
 
 
