@@ -49,10 +49,9 @@ def check(task: Task, data: TaskData, trainer: Trainer) -> bool:
 
 def seen_batches(data: TaskData) -> Iterator[tuple[Pieces, Batch]]:
     """The batches of the first epoch, each with the pieces of text that it was made of."""
-    collate = data.collator(data.corpus.train, evaluate=False)
-    for epoch, chunk, index in data.plan.from_window(0, 0):
-        pieces = data.plan.chunk(epoch, chunk).microbatch(index)
-        yield pieces, collate(pieces)
+    batches = data.train_batches
+    for key in batches.plan.from_window(0, 0):
+        yield batches.pieces(key), batches[key]
 
 
 def sight(task: Task, data: TaskData, batches: Sequence[Batch]) -> Iterator[Finding]:

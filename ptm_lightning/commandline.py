@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -90,9 +91,9 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--init_from",
-        metavar="RUN_OR_FILE",
-        help="start from the weights and tokenizer of a run's best checkpoint, or of a checkpoint file "
-        "(of a transformers folder or the hub: --model.backbone)",
+        metavar="WHAT",
+        help="start from the network, weights and tokenizer of another run (its best checkpoint), of a checkpoint "
+        "file, of a transformers folder, or of a model on the hub",
     )
     add("--max_tokens", type=_number, metavar="N", help="end after this many tokens (20e6)")
     add(
@@ -134,6 +135,29 @@ def join_values(arguments: Sequence[str], lists: set[str]) -> list[str]:
         is_list = len(values) > 1 or (flag in lists and not values[0].startswith("["))
         joined.append(f"{flag}={json.dumps(values) if is_list else values[0]}")
     return joined
+
+
+def take_deep(joined: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes out the flags that reach into a mapping of mappings, such as --data.parts.general.train.
+
+    They are merged with the presets here: jsonargparse would put them in the place of the whole inner mapping.
+
+    Returns:
+        The other flags, and the values of these, nested.
+    """
+    deep: dict[str, Any] = {}
+    others = []
+    for argument in joined:
+        flag, _, value = argument.partition("=")
+        *path, last = flag.removeprefix("--").split(".")
+        if len(path) < 3 or path[0] == "trainer":
+            others.append(argument)
+            continue
+        inner = deep
+        for key in path:
+            inner = inner.setdefault(key, {})
+        inner[last] = yaml.safe_load(value)
+    return others, deep
 
 
 def list_flags(*classes: type) -> set[str]:
@@ -271,7 +295,9 @@ def parse(
     """
     task, data = choose_classes(layers, own.model, own.data)
     joined = join_values(arguments, list_flags(task, data))
-    template = merge(layer.values for layer in check_keys(layers, joined, task, data))
+    kept = check_keys(layers, joined, task, data)
+    joined, deep = take_deep(joined)
+    template = merge([*(layer.values for layer in kept), deep])
     ours = {key: template.pop(key, None) for key in OWN_KEYS}
     ours |= {key: value for key in OWN_KEYS if (value := getattr(own, key, None)) is not None}
     if isinstance(ours["max_tokens"], str):  # to YAML, 20e6 is a text

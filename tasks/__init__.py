@@ -3,6 +3,7 @@
 from .causal_lm import CausalLM, CausalLMData
 from .denoising import Denoising, DenoisingData
 from .masked_lm import MaskedLM, MaskedLMData
+from .mixture import Mixture, MixtureData
 from .next_sentence import NextSentence, NextSentenceData
 from .permutation_lm import PermutationLM, PermutationLMData
 from .replaced_token import ReplacedTokenData, ReplacedTokenDetection
@@ -17,6 +18,8 @@ __all__ = [
     "DenoisingData",
     "MaskedLM",
     "MaskedLMData",
+    "Mixture",
+    "MixtureData",
     "NextSentence",
     "NextSentenceData",
     "PermutationLM",

@@ -150,7 +150,7 @@ class SequenceClassification(FineTuning):
         logits = self._logits(batch)
         return self._terms(logits, batch), records_of(batch["examples"], logits=logits, label=batch["labels"])
 
-    def score(self, records: list[Record]) -> dict[str, float]:
+    def score(self, records: Sequence[Record]) -> dict[str, float]:
         """Accuracy, F1 and the other metrics of the kind of labels."""
         logits, labels = (torch.stack([record[name] for record in records]) for name in ("logits", "label"))
         if self._link.problem_type == "regression":

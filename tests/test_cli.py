@@ -13,6 +13,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from ptm_lightning.__main__ import COMMANDS, main
 from ptm_lightning.data.module import TextData
+from ptm_lightning.origin import NETWORK
 from ptm_lightning.plugins import find_class, load_plugins
 from ptm_lightning.presets import merge, preset_names, read_layer
 from ptm_lightning.run import RunLock, read_config, read_state
@@ -166,14 +167,20 @@ def test_export_of_auxiliary_networks_where_there_are_none(
     assert not (here / "folder").exists()
 
 
-@pytest.mark.parametrize("what", ["a run", "a checkpoint"])
+@pytest.mark.parametrize("what", ["a run", "a checkpoint", "a folder"])
 def test_init_from_takes_the_weights(what: str, trained: Path, here: Path, corpus: Path):
-    source = trained if what == "a run" else next((trained / "checkpoints").glob("*.ckpt"))
+    checkpoint = next((trained / "checkpoints").glob("*.ckpt"))
+    source = {"a run": trained, "a checkpoint": checkpoint, "a folder": trained / "model"}[what]
     arguments = ["fit", "--model", "MaskedLM", "--data.train", str(corpus), *DATA, "--init_from", str(source)]
     assert main([*arguments, "--trainer.max_steps=1", "--run_dir=run"]) == 0
     first = [float(row["value"]) for row in metrics(trained) if row["metric"] == "val/loss"]
     begun = [float(row["value"]) for row in metrics(here / "run") if row["metric"] == "val/loss"]
     assert begun[0] < first[0]
+    told, before = read_config(here / "run")["model"], read_config(trained)["model"]
+    if what == "a folder":
+        assert told["backbone"] == str(source)
+    else:
+        assert [told[name] for name in NETWORK] == [before[name] for name in NETWORK]
 
 
 def test_inspect_shows_targets(here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]):

@@ -29,7 +29,7 @@ trainer = Trainer(
 )
 trainer.fit(task, data)
 if trainer.is_global_zero:
-    batches = len(list(data._evaluation(data.corpus.validation).loader.dataset.plan.from_window(0, 0)))
+    batches = len(data.evaluation_batches("validation").plan.evaluation_keys(0, 1))
     print(json.dumps({"batches": batches, **{name: float(value) for name, value in trainer.callback_metrics.items()}}))
 """
 

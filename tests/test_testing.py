@@ -68,6 +68,13 @@ NEEDS: dict[str, dict[str, Any]] = {
             "architecture": "llama",
         },
     },
+    "Mixture": {
+        "data": {"parts": {"words": {"task": "MaskedLM", "masking": "word"}, "tokens": {"task": "MaskedLM"}}},
+        "alternatives": {
+            "parts": {"words": {"task": "MaskedLM", "masking": "span"}, "tokens": {"task": "MaskedLM"}},
+            "tokenizer_algorithm": "unigram",
+        },
+    },
     "NextSentence": {"alternatives": {"short_share": 0.9, "sentences": "xx"}},  # refused where spaCy isn't installed
     "SentenceOrder": {"alternatives": {"short_share": 0.9, "sentences": "xx"}},
     "Denoising": {"alternatives": {"sentences": "rules"}},

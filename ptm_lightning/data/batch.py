@@ -51,8 +51,10 @@ class Batch(TypedDict, total=False):
     decoder those of the text before it was corrupted, as the plan counts them."""
     fresh: Tensor
     """(N,) evaluation only: whether a target lies in a sentence that training does not contain."""
-    bytes: Tensor
-    """(R,) evaluation of causal language models only: bytes of a row's text (UTF-8)."""
+    bytes: float
+    """Evaluation of causal and masked language models only: bytes (UTF-8) of the text that the targets stand for."""
+    part: str
+    """Mixtures only: the name of the part that the batch belongs to."""
     chances: Tensor
     """(N,) replaced token detection only: integers below 2**30 that decide what a target is replaced by."""
     texts: list[tuple[str, str]]

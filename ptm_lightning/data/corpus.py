@@ -1,63 +1,27 @@
 """From sources to token stores: the tokenizer and the tokens, made once and kept in the cache."""
 
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from ptm_lightning.data.corpus_text import CorpusSettings, source_key, text_bytes, texts_of
+from ptm_lightning.data.corpus_tokenizer import prepare_tokenizer
+from ptm_lightning.data.new_words import NewTokens
 from ptm_lightning.data.sentences import Splitter, find_splitter
-from ptm_lightning.data.sources import Source, content_key, fingerprint, read, resolve
+from ptm_lightning.data.sources import Source, resolve
 from ptm_lightning.data.store import TokenStore, build_store, build_stores, store_key
-from ptm_lightning.data.text_sample import sample_text, with_few_words
-from ptm_lightning.data.tokenizer import load_tokenizer, raw, to_text
-from ptm_lightning.data.tokenizer_training import TRAINED_ON, UNIGRAM, Algorithm, train_tokenizer
+from ptm_lightning.data.tokenizer import raw, to_text
+from ptm_lightning.data.tokenizer_training import TRAINED_ON
 from ptm_lightning.errors import UserError
-from ptm_lightning.files import atomic_write
-from ptm_lightning.log import say
 from ptm_lightning.progress import reading
 
-TRAIN = "train"
-"""The name of the tokenizer that is trained on the spot."""
-SAMPLE_BYTES = 100_000_000
-"""A tokenizer is trained on so many bytes of text at most: more doesn't change it for the better."""
-UNIGRAM_CHARACTERS = 2_000_000
-"""A unigram tokenizer on text whose different words have so many characters: that takes 100 seconds of one core, half
-of it 33, and then a text becomes 2 % more tokens."""
-LONG_BYTES = 1_000_000
-"""Training on more text than this is said, for it takes seconds."""
-
 logger = logging.getLogger(__name__)
-HUB_SPLITS = {"--data.train": "train", "--data.validation": "validation", "--data.test": "test"}
-
-
-@dataclass(frozen=True)
-class CorpusSettings:
-    """All that the tokens depend on."""
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
-    tokenizer: str | None
-    algorithm: Algorithm
-    vocab_size: int
-    max_length: int
-    special_tokens: tuple[str, ...]
-    """What a tokenizer trained on the spot gets besides its own."""
-    split_text: Literal["blank_line", "line"]
-    columns: tuple[tuple[str, str], ...]
-    validation_share: float
-    cache: Path
-    sentences: str | None = None
-    """What finds the sentences whose beginnings the stores must say, if they must; see `find_splitter`."""
-    fields: tuple[str, ...] = ("text",)
-    """The columns of text."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +29,8 @@ class Corpus:
     """Open token stores, and the tokenizer that made them."""
 
     tokenizer: PreTrainedTokenizerFast
+    new_tokens: NewTokens
+    """What the tokenizer was extended by."""
     train: TokenStore
     validation: TokenStore
     test: TokenStore | None
@@ -93,13 +59,14 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
     splitter = find_splitter(settings.sentences) if settings.sentences else None
     sources = {flag: resolve(names, flag) for flag, names in flags.items()}
     keys = {flag: [source_key(source, settings.cache) for source in found] for flag, found in sources.items()}
-    tokenizer = tokenizer_for(settings, given, sources["--data.train"], keys["--data.train"])
+    tokenizer, new_tokens = prepare_tokenizer(settings, given)
     stores = _Stores(settings, sources, keys, raw(tokenizer), to_text(tokenizer)[0], splitter)
     folder = stores.training_folder()
     train = TokenStore.open(folder / "train")
     validation = stores.other("--data.validation", train) or TokenStore.open(folder / "validation")
     return Corpus(
         tokenizer,
+        new_tokens,
         train,
         validation,
         stores.other("--data.test", train),
@@ -128,7 +95,7 @@ class _Stores:
         if not folder.exists():
             with reading("tokenizing", text_bytes(self.sources["--data.train"])) as advance:
                 build_stores(
-                    _texts(self.sources["--data.train"], "--data.train", self.settings),
+                    texts_of(self.sources["--data.train"], "--data.train", self.settings),
                     self.tokenizer,
                     folder,
                     validation_share=share,
@@ -146,7 +113,7 @@ class _Stores:
         if not folder.exists():
             with reading("tokenizing", text_bytes(self.sources[flag])) as advance:
                 build_store(
-                    _texts(self.sources[flag], flag, self.settings),
+                    texts_of(self.sources[flag], flag, self.settings),
                     self.tokenizer,
                     folder,
                     sentences_of=train.folder,
@@ -162,85 +129,6 @@ class _Stores:
         if self.splitter is not None:
             more["sentence_starts"] = self.splitter.key
         return self.settings.cache / "tokens" / store_key(keys, self.tokenizer_json, more)
-
-
-def _texts(sources: Sequence[Source], flag: str, settings: CorpusSettings) -> Iterator[str | None]:
-    """All texts; None after each source."""
-    for source in sources:
-        rows = read(
-            source,
-            flag,
-            split_text=settings.split_text,
-            columns=dict(settings.columns),
-            required=settings.fields,
-            hub_split=HUB_SPLITS[flag],
-        )
-        for row in rows:
-            yield from (row[name] for name in settings.fields)
-        yield None
-
-
-def tokenizer_for(
-    settings: CorpusSettings, given: PreTrainedTokenizerFast | None, sources: Sequence[Source], keys: Sequence[str]
-) -> PreTrainedTokenizerFast:
-    """The tokenizer that is named, or the model's own, or else one that is trained on the training text, once."""
-    if settings.tokenizer not in (None, TRAIN):
-        return load_tokenizer(str(settings.tokenizer))
-    if given is not None:
-        return given
-    recipe = [keys, settings.algorithm, settings.vocab_size, settings.max_length, settings.split_text, settings.columns]
-    recipe += [settings.special_tokens, settings.fields, SAMPLE_BYTES, UNIGRAM_CHARACTERS]
-    folder = settings.cache / "tokenizers" / blake2b(json.dumps(recipe).encode(), digest_size=16).hexdigest()
-    if not folder.exists():
-        trained = _trained(settings, sources)
-        partial = folder.with_name(f"{folder.name}.partial")
-        trained.save_pretrained(partial)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-    return load_tokenizer(str(folder))
-
-
-def _trained(settings: CorpusSettings, sources: Sequence[Source]) -> PreTrainedTokenizerFast:
-    with reading("reading for the tokenizer", text_bytes(sources)) as advance:
-        texts = (text for text in _texts(sources, "--data.train", settings) if text is not None)
-        sample = sample_text(texts, SAMPLE_BYTES, advance)
-    if settings.algorithm in UNIGRAM:
-        sample = with_few_words(sample, UNIGRAM_CHARACTERS)
-    if not sample.whole:
-        say(f"--data.tokenizer train: a {settings.algorithm} tokenizer is trained on {sample}")
-    elif sample.bytes > LONG_BYTES:
-        logger.info("training a %s tokenizer on %s; it may take a minute", settings.algorithm, sample)
-    return train_tokenizer(
-        sample.passages,
-        settings.algorithm,
-        settings.vocab_size,
-        settings.max_length,
-        settings.special_tokens,
-        trained_on=str(sample),
-    )
-
-
-def source_key(source: Source, cache: Path) -> str:
-    """A hash of the content; a manifest of sizes and times spares the reading when nothing has changed."""
-    stats = json.dumps(fingerprint(source))
-    manifest = cache / "manifests" / blake2b(stats.encode(), digest_size=16).hexdigest()
-    if source.kind == "files" and manifest.exists():
-        return manifest.read_text()
-    key = content_key(source)
-    if source.kind == "files":
-        manifest.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(manifest, key)
-    return key
-
-
-def text_bytes(sources: Sequence[Source]) -> int | None:
-    """Bytes of text, if no file is compressed."""
-    files = [file for source in sources for file in source.files]
-    plain = all(file.suffix not in (".gz", ".parquet") for file in files) and all(s.kind == "files" for s in sources)
-    return sum(file.stat().st_size for file in files) if plain else None
 
 
 def _provenance(

@@ -12,7 +12,9 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from ptm_lightning.data.corpus import HUB_SPLITS, Corpus, CorpusSettings, source_key, text_bytes, tokenizer_for
+from ptm_lightning.data.corpus import Corpus
+from ptm_lightning.data.corpus_text import HUB_SPLITS, CorpusSettings, source_key, text_bytes
+from ptm_lightning.data.corpus_tokenizer import prepare_tokenizer
 from ptm_lightning.data.example_store import Encode, ExampleStore, write_examples
 from ptm_lightning.data.formats import Row
 from ptm_lightning.data.noise import Bools, Ints
@@ -75,7 +77,7 @@ def prepare_examples(
     flags = {"--data.train": settings.train, "--data.validation": settings.validation, "--data.test": settings.test}
     sources = {flag: resolve(names, flag) for flag, names in flags.items()}
     keys = {flag: [source_key(source, settings.cache) for source in found] for flag, found in sources.items()}
-    tokenizer = tokenizer_for(settings, given, sources["--data.train"], keys["--data.train"])
+    tokenizer, new_tokens = prepare_tokenizer(settings, given)
     shares = (0.0 if settings.validation else settings.validation_share, 0.0 if settings.test else test_share)
     recipe = {"columns": settings.columns, "fields": reader.fields, "shares": shares, "reader": reader.key}
     sizes = {flag: len(found) for flag, found in keys.items()}
@@ -95,6 +97,7 @@ def prepare_examples(
     chosen = {"sources": list(settings.train), "validation_sources": list(settings.validation)}
     return Corpus(
         tokenizer,
+        new_tokens,
         stores["train"],
         stores["validation"],
         stores.get("test"),

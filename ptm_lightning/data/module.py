@@ -1,11 +1,12 @@
 """TextData: the data module of everything that is learned from plain text."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-from ptm_lightning.data.cache import cache_folder
-from ptm_lightning.data.corpus import Corpus, CorpusSettings, prepare_corpus
+from ptm_lightning.data.corpus import Corpus, prepare_corpus
+from ptm_lightning.data.corpus_text import CorpusSettings
 from ptm_lightning.data.layout import LayOut, Layout, lay_out
 from ptm_lightning.data.predict import Text, predict_texts
 from ptm_lightning.data.store import TokenStore
@@ -51,21 +52,10 @@ class TextData(TaskData):
         """What to predict for, in order: the texts given right here, then those of the sources."""
         return predict_texts(self.predict, self.text, self.columns, self.split_text)
 
+    def settings(self) -> CorpusSettings:
+        """All that the tokens depend on."""
+        return replace(super().settings(), split_text=self.split_text, sentences=self.sentence_splitter())
+
     def open_corpus(self) -> Corpus:
         """Opens the stores of the text; makes first what the cache doesn't have."""
-        settings = CorpusSettings(
-            train=tuple(self.train),
-            validation=tuple(self.validation or ()),
-            test=tuple(self.test or ()),
-            tokenizer=self.tokenizer,
-            algorithm=self.tokenizer_algorithm,
-            vocab_size=self.vocab_size,
-            max_length=self.max_length,
-            special_tokens=self.special_tokens(),
-            split_text=self.split_text,
-            columns=tuple(sorted((self.columns or {}).items())),
-            validation_share=self.validation_share,
-            cache=cache_folder(self.cache_dir),
-            sentences=self.sentence_splitter(),
-        )
-        return prepare_corpus(settings, self.given_tokenizer())
+        return prepare_corpus(self.settings(), self.given_tokenizer)

@@ -72,6 +72,11 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of text (UTF-8) over tokens."""
+        return float(self.info["bytes"] / self.info["tokens"])
+
     def lengths(self, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
         """Tokens of these documents, same shape as `indices`."""
         return np.asarray(self.offsets[indices + 1] - self.offsets[indices])

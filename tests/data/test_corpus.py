@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from ptm_lightning.data import corpus as corpora
-from ptm_lightning.data.corpus import Corpus, CorpusSettings, prepare_corpus
+from ptm_lightning.data import corpus_tokenizer
+from ptm_lightning.data.corpus import Corpus, prepare_corpus
+from ptm_lightning.data.corpus_text import CorpusSettings
 from ptm_lightning.data.tokenizer import from_text, to_text
 from ptm_lightning.errors import UserError
 from ptm_lightning.model_card import CardData, _data
@@ -36,7 +37,7 @@ def test_a_tokenizer_of_the_whole_text_says_so(tmp_path: Path, caplog: pytest.Lo
 def test_a_tokenizer_of_a_part_says_so_wherever_it_goes(
     algorithm: str, limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(corpora, limit, 2000)
+    monkeypatch.setattr(corpus_tokenizer, limit, 2000)
     with caplog.at_level(logging.WARNING, "ptm_lightning"):
         first = prepared(tmp_path, algorithm=algorithm, vocab_size=300)
     said = first.provenance["tokenizer trained on"]
@@ -50,7 +51,7 @@ def test_a_tokenizer_of_a_part_says_so_wherever_it_goes(
         assert corpus.provenance["tokenizer trained on"] == said
     card = CardData("", "", "", {}, 32, {}, {}, first.provenance, {}, {})
     assert f"| tokenizer trained on | {said} |" in _data(card)
-    monkeypatch.setattr(corpora, limit, 10**6)  # another limit is another tokenizer
+    monkeypatch.setattr(corpus_tokenizer, limit, 10**6)  # another limit is another tokenizer
     assert prepared(tmp_path, algorithm=algorithm, vocab_size=300).provenance != first.provenance
 
 
