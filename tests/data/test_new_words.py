@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.new_words import choose_words, extend_tokenizer, kind_of, read_words
-from ptm_lightning.data.tokenizer import load_tokenizer, ordinary_ids, train_tokenizer
+from ptm_lightning.data.tokenizer import load_tokenizer, ordinary_ids
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 from ptm_lightning.errors import UserError
 
 GENERAL = ["the cat sees a dog in the garden, and the dog follows the cat to the river"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ptm_lightning.data.template import Template, fit_fields
-from ptm_lightning.data.tokenizer import train_tokenizer
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 
 TEXTS = ["the cat sees a dog", "dogs", "a much longer text about the garden and the river behind the house", "x"]
 PAIRS = ["near the river", "a dog follows the old horse behind the house and never finds it", "no", "yes a dog"]
