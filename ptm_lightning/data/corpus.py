@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.sentences import Splitter, find_splitter
 from ptm_lightning.data.sources import Source, content_key, fingerprint, read, resolve
-from ptm_lightning.data.store import TokenStore, build_store, build_stores, store_key
+from ptm_lightning.data.store import TokenStore, build_store, build_stores, store_key, written_once
 from ptm_lightning.data.text_sample import sample_text, with_few_words
 from ptm_lightning.data.tokenizer import load_tokenizer, raw, to_text
 from ptm_lightning.data.tokenizer_training import TRAINED_ON, UNIGRAM, Algorithm, train_tokenizer
@@ -184,15 +184,9 @@ def _tokenizer(
     recipe = [keys, settings.algorithm, settings.vocab_size, settings.max_length, settings.split_text, settings.columns]
     recipe += [settings.special_tokens, SAMPLE_BYTES, UNIGRAM_CHARACTERS]
     folder = settings.cache / "tokenizers" / blake2b(json.dumps(recipe).encode(), digest_size=16).hexdigest()
-    if not folder.exists():
-        trained = _trained(settings, sources)
-        partial = folder.with_name(f"{folder.name}.partial")
-        trained.save_pretrained(partial)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
+    with written_once(folder) as partial:
+        if partial is not None:
+            _trained(settings, sources).save_pretrained(partial)
     return load_tokenizer(str(folder))
 
 

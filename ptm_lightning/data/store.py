@@ -118,7 +118,7 @@ def build_stores(
     Raises:
         UserError: No document has text, none is held out, or the disk is full.
     """
-    with _once(folder) as partial:
+    with written_once(folder) as partial:
         if partial is None:
             return
         with open(partial / "held_out.jsonl", "w+", encoding="ascii") as spool:
@@ -159,7 +159,7 @@ def build_store(
     Raises:
         UserError: No document has text, or the disk is full.
     """
-    with _once(folder) as partial:
+    with written_once(folder) as partial:
         if partial is not None:
             compare = sentences_of / "sentences.bin" if sentences_of else None
             none = f"{flag}: no document with text"
@@ -167,7 +167,7 @@ def build_store(
 
 
 @contextmanager
-def _once(folder: Path) -> Iterator[Path | None]:
+def written_once(folder: Path) -> Iterator[Path | None]:
     """Gives a folder to write into that becomes `folder` at the end, or None if that is there already."""
     if folder.is_dir():
         yield None
