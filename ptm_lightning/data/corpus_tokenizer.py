@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from ptm_lightning.data.corpus_text import CorpusSettings, source_key, text_bytes, texts_of
 from ptm_lightning.data.new_words import NewTokens, choose_words, extend_tokenizer, kind_of, read_words
 from ptm_lightning.data.sources import resolve
+from ptm_lightning.data.store import written_once
 from ptm_lightning.data.text_sample import Sample, sample_text, with_few_words
 from ptm_lightning.data.tokenizer import load_tokenizer, to_text
 from ptm_lightning.data.tokenizer_training import UNIGRAM, train_tokenizer
@@ -117,7 +118,6 @@ def _extended(
 
     def make(folder: Path) -> None:
         forms = choose_words(_sample([settings]).passages, given, new_words)
-        folder.mkdir(parents=True)
         (folder / "words.json").write_text(json.dumps(forms))
 
     recipe = ["new words", _reading_recipe(settings), to_text(given)[0], new_words, SAMPLE_BYTES]
@@ -130,12 +130,7 @@ def _extended(
 def _kept(cache: Path, recipe: list[Any], make: Callable[[Path], None]) -> Path:
     """A folder of the cache that depends on a recipe; made first if it isn't there."""
     folder = cache / "tokenizers" / blake2b(json.dumps(recipe).encode(), digest_size=16).hexdigest()
-    if not folder.exists():
-        partial = folder.with_name(f"{folder.name}.partial")
-        make(partial)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
+    with written_once(folder) as partial:
+        if partial is not None:
+            make(partial)
     return folder
