@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.corpus_tokenizer import prepare_tokenizer
@@ -83,18 +84,25 @@ class MixtureData(TextData):
         """Gives all parts the trainer and one tokenizer: the model's, or one that is trained on all their text."""
         tokenizer = self.given_tokenizer = self._given_tokenizer()
         new_tokens: NewTokens = {}
-        for name, module in self.modules.items():
+        for module in self.modules.values():
             module.trainer = self.trainer
-            with self._parts[name].flags():
-                resolve(module.train, "--data.train")  # before the tokenizer reads all of them
         if not self._predicts():
-            settings = [module.settings() for module in self.modules.values()]
-            special = dict.fromkeys(token for each in settings for token in each.special_tokens)
-            own = replace(self.settings(), special_tokens=tuple(special))
-            tokenizer, new_tokens = prepare_tokenizer(own, tokenizer, settings)
+            tokenizer, new_tokens = self._prepared(tokenizer)
         for module in self.modules.values():
             module.shared_tokenizer = tokenizer
         return new_tokens
+
+    def _prepared(self, given: PreTrainedTokenizerFast | None) -> tuple[PreTrainedTokenizerFast, NewTokens]:
+        """The tokenizer as the mixture's settings want it; new words are those of the first part's text."""
+        for name, module in self.modules.items():
+            with self._parts[name].flags():
+                resolve(module.train, "--data.train")  # what isn't there is said with the part's own flag
+        settings = [module.settings() for module in self.modules.values()]
+        special = dict.fromkeys(token for each in settings for token in each.special_tokens)
+        asked, longest = self.settings(), max(each.max_length for each in settings)
+        shared = {name: getattr(asked, name) for name in ("tokenizer", "algorithm", "vocab_size", "new_words")}
+        own = replace(settings[0], **shared, special_tokens=tuple(special), max_length=longest)
+        return prepare_tokenizer(own, given, settings)
 
     def _link_of_all(self, new_tokens: NewTokens) -> Link:
         labels = [module.link.labels for module in self.modules.values()]
@@ -109,9 +117,7 @@ class MixtureData(TextData):
             problem_type=self._first.link.problem_type,
             new_tokens=new_tokens,
             parts={name: {"task": part["task"], "share": float(shares[name])} for name, part in self.parts.items()},
-            provenance={}
-            if self._predicts()
-            else sum_up({name: m.link.provenance for name, m in self.modules.items()}),
+            provenance={} if self._predicts() else sum_up({n: m.link.provenance for n, m in self.modules.items()}),
         )
 
     @cached_property
@@ -176,6 +182,7 @@ class Mixture(Task):
 
     def _build_parts(self) -> None:
         """Each part's task, with the network and what is known of the data."""
+        known, self.parts = self.parts, {}
         for name, told in self._link.parts.items():
             task = find_task(told["task"], name)
             if task.auto_class != self.auto_class:
@@ -183,7 +190,7 @@ class Mixture(Task):
                     f"--data.parts.{name}.task {told['task']}: needs an {task.auto_class}, and --init_from has an "
                     f"{self.auto_class}; export it and give --init_from the folder"
                 )
-            part = self.parts.setdefault(name, task(seed=self.seed))
+            part = self.parts[name] = known[name] if type(known.get(name)) is task else task(seed=self.seed)
             part.link, part.network = self._link, self.network
             part.configure_model()
             if part.auxiliary_networks():
@@ -240,7 +247,7 @@ class Mixture(Task):
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows for people, as the batch's part shows them."""
-        return self._part(batch).examples(of_part(batch))
+        return [{"part": batch["part"], **row} for row in self._part(batch).examples(of_part(batch))]
 
     def example_text(self) -> str | None:
         """A text for the first part to predict for."""

@@ -9,7 +9,7 @@ Shapes: p parts; c turns of a cycle.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, cycle
 
 import numpy as np
 
@@ -73,8 +73,8 @@ class MixedPlan(StepPlan):
         return apportion(np.array(self.weights), CYCLE)
 
     @cached_property
-    def cycle(self) -> Ints:
-        """(c,) whose turn it is."""
+    def turns(self) -> Ints:
+        """(c,) whose turn it is in a cycle."""
         return turns(self.counts)
 
     @cached_property
@@ -84,8 +84,8 @@ class MixedPlan(StepPlan):
 
     def steps_before(self, step: int) -> Ints:
         """(p,) how many of the first `step` optimizer steps each part has."""
-        cycles, rest = divmod(step, len(self.cycle))
-        return cycles * self.counts + np.bincount(self.cycle[:rest], minlength=len(self.plans))
+        cycles, rest = divmod(step, len(self.turns))
+        return cycles * self.counts + np.bincount(self.turns[:rest], minlength=len(self.plans))
 
     def steps(self, epoch: int) -> int:
         """Optimizer steps of an epoch."""
@@ -100,7 +100,7 @@ class MixedPlan(StepPlan):
         first = epoch * self.epoch_steps + window
         keys = [plan.from_step(int(step)) for plan, step in zip(self.plans, self.steps_before(first), strict=True)]
         for step in range(first, (epoch + 1) * self.epoch_steps):
-            part = int(self.cycle[step % len(self.cycle)])
+            part = int(self.turns[step % len(self.turns)])
             for _ in range(self.plans[part].window):
                 yield part, *next(keys[part])
 
@@ -111,10 +111,10 @@ class MixedPlan(StepPlan):
         return [(int(part), *next(keys[part])) for part in turns(np.array([len(share) for share in shares]))]
 
     def tokens_by_step(self) -> Iterator[Ints]:
-        """Tokens of each optimizer step, for ever."""
+        """Tokens of each optimizer step, some steps at a time, for ever."""
         tokens = [chain.from_iterable(plan.tokens_by_step()) for plan in self.plans]
-        while True:
-            yield np.array([next(tokens[part]) for part in self.cycle])
+        for begin in cycle(range(0, len(self.turns), CYCLE)):
+            yield np.array([next(tokens[part]) for part in self.turns[begin : begin + CYCLE]])
 
     def extent(self) -> Extent:
         """How much there is in all parts, and the mean step."""

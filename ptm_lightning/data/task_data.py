@@ -55,7 +55,7 @@ class TaskData(LightningDataModule):
     vocab_size: int = 8192
     """Its size."""
     new_words: int | str | None = None
-    """Extends the model's tokenizer by so many words of the training text, or by those of a file, one a line."""
+    """Extends a pretrained model's tokenizer by so many words of the training text, or by those of a file."""
     max_length: int = 128
     """Tokens of the longest row, special tokens included."""
     batch_tokens: int | None = 4096

@@ -97,7 +97,7 @@ def test_the_steps_for_tokens_are_counted() -> None:
         assert mixture.steps_for_tokens(tokens) == step
     assert mixture.extent().step_tokens == pytest.approx(tokens / step, rel=0.02)
     assert mixture.extent()[:3] == (80, 80 * 7, mixture.steps(0))
-    assert len(mixture.cycle) == CYCLE
+    assert len(mixture.turns) == CYCLE
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

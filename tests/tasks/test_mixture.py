@@ -256,7 +256,8 @@ def test_predictions_and_examples_are_the_parts(corpus: Path) -> None:
     task, module = Mixture(overrides=TINY), data(corpus, text=["a [MASK] of text", "the [MASK]"])
     fit(task, module, max_steps=1)
     assert task.example_text() is not None
-    assert "guesses" in task.eval().examples(next(iter(module.val_dataloader())))[0]
+    shown = task.eval().examples(next(iter(module.val_dataloader())))[0]
+    assert (shown["part"], "guesses" in shown) == ("words", True)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
-    predicted = trainer.predict(task, data(corpus, text=["a [MASK] of text", "the [MASK]"]))
+    predicted = trainer.predict(task, data(corpus, train=["gone.txt"], text=["a [MASK] of text", "the [MASK]"]))
     assert [row["id"] for batch in predicted for row in batch] == ["0", "1"]
