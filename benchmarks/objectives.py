@@ -47,7 +47,7 @@ def loop(job: Job) -> dict[str, float]:
 
 def prepare(job: Job) -> dict[str, float]:
     """Writes what ours and the peer start from: the tokenizer, the network, and text in blocks."""
-    import datasets
+    import datasets  # type: ignore[import-untyped]
 
     kind, model, data = parts(job)
     data.setup("fit")
