@@ -22,7 +22,7 @@ lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) ## ours beside the peers, in one run; ARGS="..." goes to the benchmark
+bench: $(READY) ## ours beside the peers, in one run; ARGS="--suite objectives" for one part of it
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean: ## remove the environment, caches and build outputs (runs/ stays)
