@@ -19,7 +19,7 @@ from typing import Any
 from experiments import EXPERIMENTS, baselines_of, data_of, questions
 
 from ptm_lightning.checkpoint import KEY, load_checkpoint, newest_valid
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import append
 from ptm_lightning.plugins import load_plugins
@@ -75,7 +75,7 @@ def result(name: str, command: Sequence[str], run_dir: Path) -> dict[str, Any]:
     }
 
 
-def beside_baselines(metrics: dict[str, dict[int, float]], data: TextData) -> dict[str, dict[str, float | None]]:
+def beside_baselines(metrics: dict[str, dict[int, float]], data: TaskData) -> dict[str, dict[str, float | None]]:
     """Each validation metric: "start", "end" and "baseline", None where there is none."""
     found = {name.removeprefix("val/"): steps for name, steps in metrics.items() if name.startswith("val/")}
     known = baselines_of(data, {name: steps[max(steps)] for name, steps in found.items()})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ptm_lightning.check import seen_batches
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer import sentinel_ids
 from ptm_lightning.data.words import WordTable
 from ptm_lightning.plugins import find_class
@@ -37,32 +37,32 @@ class Experiment:
 
     arguments: tuple[str, ...]
     """Of `fit`, without the text."""
-    question: Callable[[TextData, list[int], int], list[int]]
+    question: Callable[[TaskData, list[int], int], list[int]]
     """Turns a short document, and the place of a word in it, into what the finished run is asked."""
 
 
-def masked(data: TextData, ids: list[int], place: int) -> list[int]:
+def masked(data: TaskData, ids: list[int], place: int) -> list[int]:
     """The word is masked."""
     return [*ids[:place], data.hf_tokenizer.mask_token_id, *ids[place + 1 :]]
 
 
-def sentinel(data: TextData, ids: list[int], place: int) -> list[int]:
+def sentinel(data: TaskData, ids: list[int], place: int) -> list[int]:
     """A sentinel stands in the place of the word."""
     return [*ids[:place], int(sentinel_ids(data.hf_tokenizer)[0]), *ids[place + 1 :]]
 
 
-def beginning(data: TextData, ids: list[int], place: int) -> list[int]:
+def beginning(data: TaskData, ids: list[int], place: int) -> list[int]:
     """All before the word."""
     return ids[:place]
 
 
-def wrong_word(data: TextData, ids: list[int], place: int) -> list[int]:
+def wrong_word(data: TaskData, ids: list[int], place: int) -> list[int]:
     """The word is one of another document."""
     others = (other[at] for other, at in sentences(data) if other[at] not in ids)
     return [*ids[:place], next(others, ids[0]), *ids[place + 1 :]]
 
 
-def _experiment(preset: str, question: Callable[[TextData, list[int], int], list[int]], *more: str) -> Experiment:
+def _experiment(preset: str, question: Callable[[TaskData, list[int], int], list[int]], *more: str) -> Experiment:
     # The vocabulary fits a corpus of 4 million tokens and a narrow network; more of it is only slower.
     size = ("--model.size", "tiny", "--data.vocab_size", "8192", "--max_tokens", "20e6")
     return Experiment(("--config", preset, *size, *more), question)
@@ -81,7 +81,7 @@ EXPERIMENTS = {
 }
 
 
-def data_of(run_dir: Path) -> TextData:
+def data_of(run_dir: Path) -> TaskData:
     """The data of a finished run, ready for both training and validation."""
     config = read_config(run_dir)
     task = find_class(config["model"].pop("class_path"), Task, "model")
@@ -91,7 +91,7 @@ def data_of(run_dir: Path) -> TextData:
     return data
 
 
-def sentences(data: TextData) -> Iterator[Sentence]:
+def sentences(data: TaskData) -> Iterator[Sentence]:
     """Short validation documents, evenly spaced, with a word amid each."""
     store, table = data.corpus.validation, WordTable.of(data.hf_tokenizer)
     lengths = np.diff(store.offsets)
@@ -105,14 +105,14 @@ def sentences(data: TextData) -> Iterator[Sentence]:
             yield ids.tolist(), whole[len(whole) // 2]
 
 
-def questions(name: str, data: TextData) -> list[str]:
+def questions(name: str, data: TaskData) -> list[str]:
     """Texts for `predict`."""
     question = EXPERIMENTS[name].question
     texts = [str(data.hf_tokenizer.decode(question(data, *sentence))) for sentence in sentences(data)]
     return texts[:: max(1, len(texts) // SENTENCES)][:SENTENCES]
 
 
-def baselines_of(data: TextData, found: dict[str, float]) -> dict[str, float]:
+def baselines_of(data: TaskData, found: dict[str, float]) -> dict[str, float]:
     """What the metrics are for models that learned the least, on the same held-out batches.
 
     Args:
@@ -136,7 +136,7 @@ def baselines_of(data: TextData, found: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in values.items() if name in found}
 
 
-def _of_targets(data: TextData, prefix: str) -> dict[str, float]:
+def _of_targets(data: TaskData, prefix: str) -> dict[str, float]:
     """A unigram model of the targets: of tokens."""
     train = np.concatenate([batch["targets"].numpy() for _, batch in seen_batches(data)])
     counts = np.bincount(train, minlength=data.link.vocabulary)
@@ -151,7 +151,7 @@ def _of_targets(data: TextData, prefix: str) -> dict[str, float]:
     if "fresh" in held_out[0]:
         found["loss_new_sentences"] = losses[np.concatenate([b["fresh"].numpy() for b in held_out])].mean()
     if "bytes" in held_out[0]:
-        found["bits_per_byte"] = losses.sum() / log(2) / sum(float(batch["bytes"].sum()) for batch in held_out)
+        found["bits_per_byte"] = losses.sum() / log(2) / sum(batch["bytes"] for batch in held_out)
     if len(sentinels := sentinel_ids(data.hf_tokenizer)) and "decoder_lengths" in held_out[0]:
         text = ~np.isin(targets, [*sentinels, data.frame.after[-1]])
         found |= {"loss_text": losses[text].mean(), "accuracy_text": right[text].mean()}
@@ -166,7 +166,7 @@ class Pairs(NamedTuple):
     """Whether the second segment doesn't follow the first one."""
 
 
-def _pairs(data: TextData, batches: Iterable[Batch]) -> Pairs:
+def _pairs(data: TaskData, batches: Iterable[Batch]) -> Pairs:
     words: list[tuple[baselines.Words, baselines.Words]] = []
     labels = []
     for batch in batches:

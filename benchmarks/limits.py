@@ -17,9 +17,10 @@ from clock import WARM_UP, Job
 from peers import our_data, train_ours
 from ptm_lightning.tasks import MaskedLM
 
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.plan import Plan
 from ptm_lightning.data.sources import read, resolve
 from ptm_lightning.data.store import build_stores
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer import load_tokenizer, raw
 from ptm_lightning.optim import adamw
 from ptm_lightning.task import Task
@@ -61,7 +62,7 @@ def loop(job: Job) -> dict[str, float]:
     return measure_loop(job, MaskedLM(size="tiny"), our_data(job))
 
 
-def measure_loop(job: Job, task: Task, data: TextData) -> dict[str, float]:
+def measure_loop(job: Job, task: Task, data: TaskData) -> dict[str, float]:
     """The trainer's loop against a bare one, and the data module against what the network eats.
 
     Returns:
@@ -85,6 +86,7 @@ def measure_loop(job: Job, task: Task, data: TextData) -> dict[str, float]:
         pass
     prepared = (time.perf_counter() - begin) / job.steps
     begin = time.perf_counter()
+    assert isinstance(data.plan, Plan)
     laid_out = data.plan.chunk(UNSEEN_EPOCH, 0)
     prepared += (time.perf_counter() - begin) / len(laid_out.batches)
     return {"overhead": trained / bare, "loader": trained / prepared}

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.models.kernels import prepare_cpu
 from ptm_lightning.plugins import find_class, load_plugins
 from ptm_lightning.presets import read_layer
@@ -27,7 +27,7 @@ from ptm_lightning.task import Task
 from ptm_lightning.terms import step_loss
 
 
-def parts(job: Job, **data: Any) -> tuple[type[Task], dict[str, Any], TextData]:
+def parts(job: Job, **data: Any) -> tuple[type[Task], dict[str, Any], TaskData]:
     """The task of the job's preset with its arguments, and its data module with some of them changed."""
     load_plugins()
     values = read_layer(job.preset).values
@@ -132,7 +132,7 @@ def _network(job: Job) -> Any:
     return AutoModelForCausalLM.from_pretrained(_folder(job)).train()
 
 
-def _from_folder(job: Job) -> tuple[Task, TextData]:
+def _from_folder(job: Job) -> tuple[Task, TaskData]:
     folder = str(_folder(job))
     batch = {"batch_tokens": ROWS * job.max_length, "layout": "blocks"}
     kind, _, data = parts(job, tokenizer=folder, max_length=job.max_length, **batch)

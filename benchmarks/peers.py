@@ -22,7 +22,7 @@ from ptm_lightning.tasks import MaskedLM, MaskedLMData
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ptm_lightning.data.module import TextData
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.models.build import build_network
 from ptm_lightning.models.config import build_config
 from ptm_lightning.models.kernels import prepare_cpu
@@ -97,7 +97,7 @@ def ours(job: Job) -> dict[str, float]:
     return clock.result(task.network)
 
 
-def train_ours(job: Job, task: Task, data: TextData) -> Clock:
+def train_ours(job: Job, task: Task, data: TaskData) -> Clock:
     """Trains; the data module stays with its trainer and would go on after the last step."""
     prepare_cpu("auto", allocator=True)
     clock = Clock()
