@@ -48,7 +48,18 @@ def example(number: int) -> dict[str, Any]:
         "text": document(number),
         "pair": document(number + 3),
         "label": _NAMES[nth % 6].split()[-1],
+        **_question(document(number), number),
     }
+
+
+def _question(context: str, number: int) -> dict[str, Any]:
+    """A question on a text, whose answer is the place in its last line; each fifth has none."""
+    line = context.splitlines()[-1]
+    place = next(place for place in _PLACES if place in line)
+    answers = {"text": [place], "answer_start": [context.rindex(place)]}
+    none: dict[str, Any] = {"text": [], "answer_start": []}
+    question = "where is it seen last ?" if number % 5 else "who said so ?"
+    return {"context": context, "question": question, "answers": answers if number % 5 else none}
 
 
 def document(number: int) -> str:

@@ -5,6 +5,7 @@ from .denoising import Denoising, DenoisingData
 from .masked_lm import MaskedLM, MaskedLMData
 from .next_sentence import NextSentence, NextSentenceData
 from .permutation_lm import PermutationLM, PermutationLMData
+from .question_answering import QuestionAnswering, QuestionAnsweringData
 from .replaced_token import ReplacedTokenData, ReplacedTokenDetection
 from .sentence_order import SentenceOrder, SentenceOrderData
 from .sequence_classification import SequenceClassification, SequenceClassificationData
@@ -21,6 +22,8 @@ __all__ = [
     "NextSentenceData",
     "PermutationLM",
     "PermutationLMData",
+    "QuestionAnswering",
+    "QuestionAnsweringData",
     "ReplacedTokenData",
     "ReplacedTokenDetection",
     "SentenceOrder",

@@ -30,7 +30,7 @@ class LabelledTexts:
     """Rows with text and a label."""
 
     def __init__(self, fields: tuple[str, ...], labels: Labels) -> None:
-        self.fields = fields
+        self.fields = self.together = fields
         self.labels = labels
         self.key = ["labels", labels.problem_type, labels.known, labels.preferred]
 

@@ -16,6 +16,10 @@ SHORTEST = 40
 """Docstrings below this many characters are names in other words, not text."""
 MODULES = 12
 """Labels of the built-in example for classification."""
+NO_ANSWER: Row = {"text": [], "answer_start": []}
+
+RETURNED = re.compile(r"\b[Rr]eturns?\s+(?=\w)([^.;:,]{3,100}?)(?=[.;:,]|\n\n|\Z)")
+"""What a docstring says that something returns, as far as the first punctuation."""
 
 # Tests, bundled programs and foreign packages; `encodings` holds a hundred copies of one docstring.
 SKIPPED_FOLDERS = re.compile(
@@ -92,5 +96,28 @@ def modules() -> Iterator[Row]:
             yield {"text": row["text"], "label": row["module"], "name": row["name"]}
 
 
-BUILTIN: dict[str, Callable[[], Iterator[Row]]] = {"modules": modules, "python": python}
+def questions() -> Iterator[Row]:
+    """What functions and classes return, as a stretch of their docstrings: to try question answering.
+
+    The answers are found by rule and not checked by anyone. For every two questions with an answer there is one at most
+    whose docstring says nothing of returning, and that has none.
+
+    Returns:
+        An iterator of {"id", "question", "context", "answers" (as in SQuAD)}, in an order that depends on the Python
+        version alone.
+    """
+    answered = unanswered = 0
+    for row in python():
+        if row["module"] == "pydoc_data":
+            continue
+        found = RETURNED.search(row["text"])
+        if found is None and ("return" in row["text"].lower() or 2 * unanswered >= answered):
+            continue
+        answered, unanswered = answered + (found is not None), unanswered + (found is None)
+        answers: Row = {"text": [found[1]], "answer_start": [found.start(1)]} if found else NO_ANSWER
+        question = f"What does {row['name']} return?"
+        yield {"id": row["name"], "question": question, "context": row["text"], "answers": answers}
+
+
+BUILTIN: dict[str, Callable[[], Iterator[Row]]] = {"modules": modules, "python": python, "questions": questions}
 """What stands after `builtin:`."""

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from ptm_lightning.data.squad import unnested
 from ptm_lightning.errors import UserError
 
 Row = dict[str, Any]
@@ -149,7 +150,10 @@ def _begins_json_lines(line: bytes) -> bool:
 
 
 def _json(path: Path, where: str) -> Placed:
-    """A list of objects, {"data": [...]}, one object, or JSON lines. Only JSON lines are read in pieces."""
+    """A list of objects, {"data": [...]} (also of SQuAD's articles), one object, or JSON lines.
+
+    Only JSON lines are read in pieces.
+    """
     numbered = enumerate(_lines(path, where), 1)
     first = next(((n, line) for n, line in numbered if not line.isspace()), None)
     if first is None:
@@ -163,7 +167,7 @@ def _json(path: Path, where: str) -> Placed:
     if isinstance(value, dict):
         value = value["data"] if isinstance(value.get("data"), list) else [value]
     rows = value if isinstance(value, list) else [value]
-    yield from _objects(((f" row {n}", row) for n, row in enumerate(rows, 1)), where)
+    yield from unnested(_objects(((f" row {n}", row) for n, row in enumerate(rows, 1)), where), where)
 
 
 def _header(cells: list[str], line: int, where: str) -> list[str]:
