@@ -58,11 +58,12 @@ def candidates_of_rows(logits: Tensor, characters: Tensor, longest: int, count: 
 
     Args:
         logits: (R, T, 2) of start and end.
-        characters: (R, T, 2) where the token at a place begins and ends in the text; -1 where none of it stands.
+        characters: (R, T, 2) where the token at a place begins and ends in the text; -1 where none of it stands. White
+            space, which begins where it ends, neither begins nor ends a span.
         longest: Tokens of a span at most.
         count: How many are wanted.
     """
-    best = best_spans(logits, characters[..., 0] >= 0, longest, count)
+    best = best_spans(logits, characters[..., 0] < characters[..., 1], longest, count)
     begin = characters[..., 0].gather(1, best.first)
     end = characters[..., 1].gather(1, best.last.clamp(max=characters.shape[1] - 1))
     rows = zip(best.scores.tolist(), begin.tolist(), end.tolist(), strict=True)

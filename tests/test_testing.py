@@ -63,7 +63,7 @@ NEEDS: dict[str, dict[str, Any]] = {
         "alternatives": {
             "stride": 5,
             "max_answer_tokens": 1,
-            "no_answer_threshold": -100.0,
+            "no_answer_threshold": 100.0,
             "f1_units": "characters",
             "head_learning_rate": 0.1,
             "frozen_layers": 1,

@@ -67,7 +67,10 @@ def stands_there(answer: Answer, context: str) -> bool:
 
 
 def trimmed(offsets: Iterable[tuple[int, int]], text: str) -> list[Span]:
-    """Tokens' (begin, end) in a text without the white space that some tokenizers count as theirs."""
+    """Tokens' (begin, end) in a text without the white space that some tokenizers count as theirs.
+
+    A token of nothing else begins where it ends.
+    """
     spans = []
     for begin, end in offsets:
         while begin < end and text[begin].isspace():
@@ -85,7 +88,8 @@ def tokens_of(answer: Answer, offsets: Sequence[Span]) -> Span:
         answer: In its context.
         offsets: Each token's (begin, end) in the context; neither ever falls.
     """
-    begin, end = answer.start, answer.start + len(answer.text)
+    begin = answer.start + len(answer.text) - len(answer.text.lstrip())
+    end = answer.start + len(answer.text.rstrip())
     first = bisect_right(offsets, begin, key=lambda span: span.last)
     last = bisect_left(offsets, end, key=lambda span: span.first) - 1
     return Span(first, last) if first <= last else Span(NO_TOKEN, NO_TOKEN)
