@@ -43,11 +43,6 @@ class _Writer(Callback):
         self.file.flush()
 
     def _entry(self, result: dict[str, Any]) -> str:
-        if "prediction" not in result:
-            raise UserError(
-                "--output: a .json file holds one prediction for each id, and this task gives others; "
-                "name a .jsonl file"
-            )
         id_, prediction = (json.dumps(result[name], ensure_ascii=False) for name in ("id", "prediction"))
         return f"{',' if self.count else '{'}\n{id_}: {prediction}"
 

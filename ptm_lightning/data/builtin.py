@@ -16,6 +16,8 @@ SHORTEST = 40
 """Docstrings below this many characters are names in other words, not text."""
 MODULES = 12
 """Labels of the built-in example for classification."""
+LONGEST = 1500
+"""Characters of a docstring in the one for question answering: a first run shall take a minute."""
 NO_ANSWER: Row = {"text": [], "answer_start": []}
 
 RETURNED = re.compile(r"\b[Rr]eturns?\s+(?=\w)([^.;:,]{3,100}?)(?=[.;:,]|\n\n|\Z)")
@@ -108,7 +110,7 @@ def questions() -> Iterator[Row]:
     """
     answered = unanswered = 0
     for row in python():
-        if row["module"] == "pydoc_data":
+        if row["module"] == "pydoc_data" or len(row["text"]) > LONGEST:
             continue
         found = RETURNED.search(row["text"])
         if found is None and ("return" in row["text"].lower() or 2 * unanswered >= answered):
