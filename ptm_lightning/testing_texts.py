@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,15 @@ def example(number: int) -> dict[str, Any]:
         "pair": document(number + 3),
         "label": _NAMES[nth % 6].split()[-1],
         **_question(document(number), number),
+        **_tagged(document(number)),
     }
+
+
+def _tagged(text: str) -> dict[str, Any]:
+    """The words of a text, of which animals and numbers are tagged."""
+    tokens, animals = text.split(), {name.split()[-1] for name in _NAMES}
+    kinds = ["B-animal" if token in animals else "B-number" if token.isdecimal() else "O" for token in tokens]
+    return {"tokens": tokens, "tags": ["I-animal" if a == b == "B-animal" else b for a, b in pairwise(["O", *kinds])]}
 
 
 def _question(context: str, number: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from .replaced_token import ReplacedTokenData, ReplacedTokenDetection
 from .sentence_order import SentenceOrder, SentenceOrderData
 from .sequence_classification import SequenceClassification, SequenceClassificationData
 from .span_corruption import SpanCorruption, SpanCorruptionData
+from .token_classification import TokenClassification, TokenClassificationData
 
 __all__ = [
     "CausalLM",
@@ -32,4 +33,6 @@ __all__ = [
     "SequenceClassificationData",
     "SpanCorruption",
     "SpanCorruptionData",
+    "TokenClassification",
+    "TokenClassificationData",
 ]

@@ -1,6 +1,6 @@
 """Extractive question answering: the answer is a stretch of a context, or there is none."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from itertools import chain, groupby
 from typing import Any, ClassVar, Literal
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ptm_lightning.checkpoint import record_of
 from ptm_lightning.data.answers import answers_of, trimmed
-from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.batch import Batch, in_parts
 from ptm_lightning.data.example_data import ExampleData, field_lengths
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.formats import Row
@@ -227,7 +227,7 @@ class QuestionAnswering(FineTuning):
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """The best answer to each question, "" if there is none, and the best ones by their chances."""
         windows: list[tuple[int, Row, list[Found], float]] = []
-        for part in _parts(batch):
+        for part in in_parts(batch, ROWS):
             found = self._found(self._logits(part), part, self.n_best)
             windows += zip(part["examples"].tolist(), part["rows"], *found, strict=True)
         by_question = groupby(windows, key=lambda window: window[0])
@@ -281,14 +281,3 @@ def _over_windows(records: Sequence[Record]) -> Answered:
     """A question with the best answer of all its windows; no answer is as good as in the window where it is worst."""
     best = max(records, key=lambda record: record["score"])
     return Answered(best["right"], best["text"], min(record["no_answer"] for record in records) - best["score"])
-
-
-def _parts(batch: Batch) -> Iterator[Batch]:
-    """The batch's rows, so many at a time: a single text may have thousands of windows."""
-    count = len(batch["input_ids"])
-    for begin in range(0, count, ROWS):
-        part: Any = {
-            name: value[begin : begin + ROWS] if isinstance(value, Tensor | list) else value
-            for name, value in batch.items()
-        }
-        yield part

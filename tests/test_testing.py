@@ -69,6 +69,7 @@ NEEDS: dict[str, dict[str, Any]] = {
             "frozen_layers": 1,
         },
     },
+    "TokenClassification": {"alternatives": {"stride": 5, "head_learning_rate": 0.1, "frozen_layers": 1}},
     "CausalLM": {
         "arguments": {"max_new_tokens": 8},
         "alternatives": {

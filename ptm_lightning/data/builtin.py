@@ -23,6 +23,12 @@ NO_ANSWER: Row = {"text": [], "answer_start": []}
 RETURNED = re.compile(r"\b[Rr]eturns?\s+(?=\w)([^.;:,]{3,100}?)(?=[.;:,]|\n\n|\Z)")
 """What a docstring says that something returns, as far as the first punctuation."""
 
+NAME = re.compile(
+    r"(?P<call>\b[A-Za-z_][\w.]*(?=\())|(?P<error>\b[\w.]*[A-Z]\w*(?:Error|Exception|Warning)\b)"
+    r"|(?P<constant>\b(?:None|True|False)\b)|(?P<number>\b\d+(?:\.\d+)?\b)|(?P<other>\w+|[^\w\s])"
+)
+"""What the built-in example for token classification tags, and all other words."""
+
 # Tests, bundled programs and foreign packages; `encodings` holds a hundred copies of one docstring.
 SKIPPED_FOLDERS = re.compile(
     "tests?|idlelib|lib2to3|turtledemo|ensurepip|pip|site-packages|dist-packages|lib-dynload|encodings|pydoc_data"
@@ -121,5 +127,32 @@ def questions() -> Iterator[Row]:
         yield {"id": row["name"], "question": question, "context": row["text"], "answers": answers}
 
 
-BUILTIN: dict[str, Callable[[], Iterator[Row]]] = {"modules": modules, "python": python, "questions": questions}
+def names() -> Iterator[Row]:
+    """First paragraphs of docstrings, with names of Python in them tagged: to try token classification.
+
+    The tags are given by rule and not checked by anyone: what is called, what is an error or a warning, constants, and
+    numbers.
+
+    Returns:
+        An iterator of {"tokens", "tags"}, in an order that depends on the Python version alone.
+    """
+    for row in python():
+        paragraph = row["text"].partition("\n\n")[0]
+        kinds: list[str | None] = []
+        tokens: list[str] = []
+        for found in NAME.finditer(paragraph):
+            pieces = re.findall(r"\w+|[^\w\s]", found[0])
+            kind = found.lastgroup
+            tokens += pieces
+            kinds += [f"B-{kind}", *[f"I-{kind}"] * (len(pieces) - 1)] if kind != "other" else ["O"] * len(pieces)
+        if row["module"] != "pydoc_data":
+            yield {"tokens": tokens, "tags": kinds}
+
+
+BUILTIN: dict[str, Callable[[], Iterator[Row]]] = {
+    "modules": modules,
+    "names": names,
+    "python": python,
+    "questions": questions,
+}
 """What stands after `builtin:`."""

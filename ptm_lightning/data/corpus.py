@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.sources import Source, content_key, fingerprint, read, resolve
 from ptm_lightning.data.store import TokenStore, build_store, build_stores, store_key
 from ptm_lightning.data.tokenizer import Algorithm, load_tokenizer, raw, to_text, train_tokenizer
@@ -138,7 +139,7 @@ def _texts(sources: Sequence[Source], flag: str, settings: CorpusSettings) -> It
             hub_split=HUB_SPLITS[flag],
         )
         for row in rows:
-            yield from (row[name] for name in settings.fields)
+            yield from (as_text(row[name]) for name in settings.fields)
         yield None
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.corpus import HUB_SPLITS, Corpus, CorpusSettings, source_key, text_bytes, tokenizer_for
 from ptm_lightning.data.example_store import Encode, ExampleStore, write_examples
-from ptm_lightning.data.formats import Row
+from ptm_lightning.data.formats import Row, as_text
 from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.sources import Source, read, resolve
 from ptm_lightning.data.store import store_key, written_once
@@ -184,7 +184,7 @@ class _Builder:
 
     def _counted(self, rows: Iterator[Row]) -> Iterator[Row]:
         for row in rows:
-            self.advance(sum(len(row[name]) for name in self.reader.fields))
+            self.advance(sum(len(as_text(row[name])) for name in self.reader.fields))
             yield row
 
     def _duplicates(self) -> dict[str, int]:
@@ -196,7 +196,7 @@ class _Builder:
 
 
 def _hash(row: Row, columns: Sequence[str]) -> int:
-    return number("\0".join(row[name] for name in columns).encode("utf-8", "replace"))
+    return number("\0".join(as_text(row[name]) for name in columns).encode("utf-8", "replace"))
 
 
 def held_out(hashes: Hashes, strata: Hashes, shares: tuple[float, float]) -> Ints:

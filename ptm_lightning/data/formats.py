@@ -24,6 +24,12 @@ Place = int | str
 Placed = Iterator[tuple[Place, Row]]
 SplitText = Literal["blank_line", "line"]
 
+
+def as_text(value: str | list[str]) -> str:
+    """The text in a column: as it is, or tokens with spaces between."""
+    return value if isinstance(value, str) else " ".join(value)
+
+
 LONGEST_DOCUMENT = 256 << 20  # bytes; a file without blank lines would fill the memory before anything is said
 BUFFER = 1 << 20  # bytes
 PARQUET_BATCH = 256  # rows
@@ -88,6 +94,20 @@ def _text_lines(path: Path, where: str) -> Placed:
     """One document a line."""
     for number, line in enumerate(_lines(path, where), 1):
         yield number, {"text": _decode(line, number, where).removesuffix("\n")}
+
+
+def _conll(path: Path, where: str) -> Placed:
+    """Sentences divided by blank lines, a token a line; the first column is the token, the last its tag."""
+    start, held = 1, list[list[str]]()
+    for number, line in enumerate(chain(_lines(path, where), [b""]), 1):
+        columns = _decode(line, number, where).split()
+        if columns and columns[0] != "-DOCSTART-":
+            start = start if held else number
+            held.append(columns)
+        elif held:
+            tags = {"tags": [columns[-1] for columns in held]} if min(map(len, held)) > 1 else {}
+            yield start, {"tokens": [columns[0] for columns in held]} | tags
+            held = []
 
 
 def _loads(text: str, line: int, where: str) -> Any:
@@ -231,8 +251,9 @@ READERS: dict[str, Callable[[Path, str], Placed]] = {
     ".csv": partial(_table, delimiter=","),
     ".tsv": partial(_table, delimiter="\t"),
     ".parquet": _parquet,
+    ".conll": _conll,
 }
-SUPPORTED = ".txt, .jsonl, .json, .csv, .tsv (plain or .gz) or .parquet"
+SUPPORTED = ".txt, .jsonl, .json, .csv, .tsv, .conll (plain or .gz) or .parquet"
 
 
 def format_of(path: Path) -> str | None:

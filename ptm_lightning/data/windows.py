@@ -46,6 +46,25 @@ def cut_windows(lengths: Ints, room: int, stride: int) -> Cut:
     return Cut(example, begin, np.column_stack([first[example], length]))
 
 
+def owned(cut: Cut, whole: Ints, room: int, stride: int) -> tuple[Ints, Ints]:
+    """Which tokens of the last field are a window's own, so that each is in one: where it is further from an end.
+
+    Args:
+        cut: The windows.
+        whole: (w,) tokens of the whole last field of their examples.
+        room: As for `cut_windows`.
+        stride: The same.
+
+    Returns:
+        (w,) the first, and (w,) the end.
+    """
+    width = room - cut.lengths[:, :-1].sum(axis=1)
+    shared = width - np.minimum(stride, width)
+    end = cut.begin + cut.lengths[:, -1]
+    first = np.where(cut.begin > 0, cut.begin + shared // 2, cut.begin)
+    return first, np.where(end < whole, end - shared + shared // 2, end)
+
+
 @dataclass(frozen=True)
 class Windows:
     """Makes rows of windows of a store's examples: a `LayOut`, and what reads its pieces.
@@ -76,6 +95,10 @@ class Windows:
         begin = pieces.start - starts[:, -1]
         starts[:, -1] = pieces.start
         return Cut(examples, begin, lengths), starts
+
+    def owned(self, cut: Cut) -> tuple[Ints, Ints]:
+        """Which tokens of the last field are each window's own; see the function."""
+        return owned(cut, field_lengths(self.store, cut.example)[:, -1], self._room, self.stride)
 
     @property
     def _room(self) -> int:
