@@ -59,7 +59,7 @@ def own_flags(command: str) -> argparse.ArgumentParser:
         add("--checkpoint", default="best", metavar="best|last|FILE", help="which one of the run (default: best)")
     if command == "predict":
         add("--text", action="append", metavar="TEXT", help="a text to predict for; repeatable")
-        add("--output", metavar="FILE", help="where to write JSON lines (default: the screen)")
+        add("--output", metavar="FILE", help="where to write JSON lines (.json: {id: prediction}; default: the screen)")
     if command == "export":
         add("--output", metavar="DIR", help="the folder to make (default: model in the run folder)")
         add("--auxiliary", action="store_true", help="write networks that only training needs too, such as a generator")

@@ -6,10 +6,12 @@ from .masked_lm import MaskedLM, MaskedLMData
 from .mixture import Mixture, MixtureData
 from .next_sentence import NextSentence, NextSentenceData
 from .permutation_lm import PermutationLM, PermutationLMData
+from .question_answering import QuestionAnswering, QuestionAnsweringData
 from .replaced_token import ReplacedTokenData, ReplacedTokenDetection
 from .sentence_order import SentenceOrder, SentenceOrderData
 from .sequence_classification import SequenceClassification, SequenceClassificationData
 from .span_corruption import SpanCorruption, SpanCorruptionData
+from .token_classification import TokenClassification, TokenClassificationData
 
 __all__ = [
     "CausalLM",
@@ -24,6 +26,8 @@ __all__ = [
     "NextSentenceData",
     "PermutationLM",
     "PermutationLMData",
+    "QuestionAnswering",
+    "QuestionAnsweringData",
     "ReplacedTokenData",
     "ReplacedTokenDetection",
     "SentenceOrder",
@@ -32,4 +36,6 @@ __all__ = [
     "SequenceClassificationData",
     "SpanCorruption",
     "SpanCorruptionData",
+    "TokenClassification",
+    "TokenClassificationData",
 ]

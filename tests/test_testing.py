@@ -59,6 +59,17 @@ NEEDS: dict[str, dict[str, Any]] = {
             "frozen_layers": 1,
         },
     },
+    "QuestionAnswering": {
+        "alternatives": {
+            "stride": 5,
+            "max_answer_tokens": 1,
+            "no_answer_threshold": 100.0,
+            "f1_units": "characters",
+            "head_learning_rate": 0.1,
+            "frozen_layers": 1,
+        },
+    },
+    "TokenClassification": {"alternatives": {"stride": 5, "head_learning_rate": 0.1, "frozen_layers": 1}},
     "CausalLM": {
         "arguments": {"max_new_tokens": 8},
         "alternatives": {

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
+from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.sources import Source, content_key, fingerprint, read
 from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.files import atomic_write
@@ -51,7 +52,7 @@ def texts_of(sources: Sequence[Source], flag: str, settings: CorpusSettings) -> 
             hub_split=HUB_SPLITS[flag],
         )
         for row in rows:
-            yield from (row[name] for name in settings.fields)
+            yield from (as_text(row[name]) for name in settings.fields)
         yield None
 
 

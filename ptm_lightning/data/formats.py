@@ -16,12 +16,19 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from ptm_lightning.data.squad import unnested
 from ptm_lightning.errors import UserError
 
 Row = dict[str, Any]
 Place = int | str
 Placed = Iterator[tuple[Place, Row]]
 SplitText = Literal["blank_line", "line"]
+
+
+def as_text(value: str | list[str]) -> str:
+    """The text in a column: as it is, or tokens with spaces between."""
+    return value if isinstance(value, str) else " ".join(value)
+
 
 LONGEST_DOCUMENT = 256 << 20  # bytes; a file without blank lines would fill the memory before anything is said
 BUFFER = 1 << 20  # bytes
@@ -89,6 +96,20 @@ def _text_lines(path: Path, where: str) -> Placed:
         yield number, {"text": _decode(line, number, where).removesuffix("\n")}
 
 
+def _conll(path: Path, where: str) -> Placed:
+    """Sentences divided by blank lines, a token a line; the first column is the token, the last its tag."""
+    start, held = 1, list[list[str]]()
+    for number, line in enumerate(chain(_lines(path, where), [b""]), 1):
+        columns = _decode(line, number, where).split()
+        if columns and columns[0] != "-DOCSTART-":
+            start = start if held else number
+            held.append(columns)
+        elif held:
+            tags = {"tags": [columns[-1] for columns in held]} if min(map(len, held)) > 1 else {}
+            yield start, {"tokens": [columns[0] for columns in held]} | tags
+            held = []
+
+
 def _loads(text: str, line: int, where: str) -> Any:
     """JSON text that begins at a line, as a value."""
     try:
@@ -149,7 +170,10 @@ def _begins_json_lines(line: bytes) -> bool:
 
 
 def _json(path: Path, where: str) -> Placed:
-    """A list of objects, {"data": [...]}, one object, or JSON lines. Only JSON lines are read in pieces."""
+    """A list of objects, {"data": [...]} (also of SQuAD's articles), one object, or JSON lines.
+
+    Only JSON lines are read in pieces.
+    """
     numbered = enumerate(_lines(path, where), 1)
     first = next(((n, line) for n, line in numbered if not line.isspace()), None)
     if first is None:
@@ -163,7 +187,7 @@ def _json(path: Path, where: str) -> Placed:
     if isinstance(value, dict):
         value = value["data"] if isinstance(value.get("data"), list) else [value]
     rows = value if isinstance(value, list) else [value]
-    yield from _objects(((f" row {n}", row) for n, row in enumerate(rows, 1)), where)
+    yield from unnested(_objects(((f" row {n}", row) for n, row in enumerate(rows, 1)), where), where)
 
 
 def _header(cells: list[str], line: int, where: str) -> list[str]:
@@ -227,8 +251,9 @@ READERS: dict[str, Callable[[Path, str], Placed]] = {
     ".csv": partial(_table, delimiter=","),
     ".tsv": partial(_table, delimiter="\t"),
     ".parquet": _parquet,
+    ".conll": _conll,
 }
-SUPPORTED = ".txt, .jsonl, .json, .csv, .tsv (plain or .gz) or .parquet"
+SUPPORTED = ".txt, .jsonl, .json, .csv, .tsv, .conll (plain or .gz) or .parquet"
 
 
 def format_of(path: Path) -> str | None:

@@ -19,6 +19,7 @@ from ptm_lightning.data.formats import (
     Placed,
     Row,
     SplitText,
+    as_text,
     format_of,
     read_file,
     read_stream,
@@ -78,7 +79,7 @@ def read(
         split_text: Whether a .txt file holds documents split by blank lines, or one a line.
         columns: The task's column name to the user's, {"text": "body"}. Text files and built-in text have no columns to
             name, so it doesn't touch them.
-        required: The task's columns that must be there and hold strings.
+        required: The task's columns that must be there and hold text, or tokens of it.
         check: Takes each row, and the place to name when it refuses it.
         hub_split: The split of a data set on the hub.
 
@@ -284,6 +285,8 @@ def _has_text(row: Row, required: Sequence[str], where: str, place: Place) -> bo
     found = not required
     for name in required:
         value = row[name]
+        if isinstance(value, list) and all(isinstance(token, str) for token in value):
+            value = as_text(value)
         if not isinstance(value, str):
             raise UserError(f"{where}:{place}: column '{name}' holds {value!r:.40}, not text; put it in quotes")
         if not value.isascii():

@@ -42,7 +42,7 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
     """
     if link.network is not None:
         return network_from_config(auto_class, link.network)
-    labels = HeadLabels(link.labels, link.problem_type) if link.problem_type else None
+    labels = HeadLabels(link.labels, link.problem_type) if link.labels or link.problem_type else None
     if start.backbone:
         network = load_network(auto_class, start.backbone, start.seed, labels)
         _extend(network, link)

@@ -6,6 +6,7 @@ import torch
 from sklearn import metrics
 
 from ptm_lightning.metrics.classification import (
+    best_thresholds,
     classification_scores,
     confusion_matrix,
     multi_label_scores,
@@ -74,7 +75,7 @@ def test_several_labels(seed: int):
     random = np.random.default_rng(seed)
     labels = (random.random((80, 5)) < [0.5, 0.1, 0.0, 1.0, 0.3]).astype(int)
     probabilities = torch.tensor(random.random((80, 5)))
-    ours = multi_label_scores(probabilities, torch.tensor(labels))
+    ours = multi_label_scores(probabilities, torch.tensor(labels), torch.full((5,), 0.5))
     predicted = (probabilities.numpy() >= 0.5).astype(int)
     for average in AVERAGES:
         expected = metrics.precision_recall_fscore_support(labels, predicted, average=average, zero_division=0)
@@ -83,6 +84,18 @@ def test_several_labels(seed: int):
     assert ours["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
     areas = [metrics.roc_auc_score(labels[:, c], probabilities[:, c]) for c in (0, 1, 4)]
     assert ours["auroc"] == pytest.approx(np.mean(areas), abs=1e-6)
+
+
+def test_thresholds_have_the_highest_f1_of_all():
+    random = np.random.default_rng(0)
+    labels = (random.random((60, 4)) < [0.5, 0.2, 0.0, 1.0]).astype(int)
+    probabilities = torch.tensor((random.random((60, 4)) + 0.5 * labels).round(1) / 1.6)  # with ties
+    found = best_thresholds(probabilities, torch.tensor(labels))
+    for c in (0, 1, 3):
+        ours = metrics.f1_score(labels[:, c], probabilities[:, c] >= found[c])
+        tried = [metrics.f1_score(labels[:, c], probabilities[:, c] >= t) for t in np.linspace(0, 1, 201)]
+        assert ours == pytest.approx(max(tried))
+    assert found[2] == 0.5
 
 
 def test_numbers():
