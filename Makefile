@@ -14,8 +14,8 @@ help: ## print these lines
 fit: $(READY) ## train the embedded default; ARGS="..." adds or replaces arguments
 	@$(BIN)/python -m ptm_lightning fit $(ARGS)
 
-test: lint ## lint, then all tests; ARGS="..." goes to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+test: lint ## lint, then all tests in two processes; ARGS="..." goes to pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -119,7 +119,7 @@ def test_smoothing_and_weights_hold_in_training_only(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", ["single", "several"])
 def test_the_pipeline_gives_the_same_scores(tmp_path: Path, kind: str):
-    saver = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=1)
+    saver = ModelCheckpoint(tmp_path / "saved")  # after validation, where thresholds are found
     task, data = fitted(tmp_path, kind, callbacks=[saver])
     folder = export(Path(saver.best_model_path), tmp_path / "model", SequenceClassification, settings={})
     texts = [example(i)["text"] for i in range(900, 905)]
