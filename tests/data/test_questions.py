@@ -13,7 +13,8 @@ from ptm_lightning.data.answers import Answer, Span, answers_of, stands_there, t
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.questions import null_token
 from ptm_lightning.data.template import Template
-from ptm_lightning.data.tokenizer import Algorithm, raw, train_tokenizer
+from ptm_lightning.data.tokenizer import raw
+from ptm_lightning.data.tokenizer_training import Algorithm, train_tokenizer
 from ptm_lightning.errors import UserError
 
 CONTEXT = "The  cat sees\ta dog. Naïve 北京大学 in the garden\u3000,\n on day 1,000."
