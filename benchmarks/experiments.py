@@ -62,19 +62,11 @@ def wrong_word(data: TaskData, ids: list[int], place: int) -> list[int]:
     return [*ids[:place], next(others, ids[0]), *ids[place + 1 :]]
 
 
-<<<<<<< HEAD
-def _experiment(preset: str, question: Callable[[TaskData, list[int], int], list[int]], *more: str) -> Experiment:
-    # The vocabulary fits a corpus of 4 million tokens and a narrow network; more of it is only slower.
-    size = ("--model.size", "tiny", "--data.vocab_size", "8192", "--max_tokens", "20e6")
-    return Experiment(("--config", preset, *size, *more), question)
-
-=======
 # A corpus of 4 million tokens needs no larger vocabulary; seen five times, a small network needs no dropout.
 # Pairs and replaced tokens are learned late: they get twice the steps for the same tokens.
 COMMON = ("--data.vocab_size", "8192", "--max_tokens", "20e6")
 MORE_STEPS = ("--model.size", "mini", "--data.batch_tokens", "2048")
 NO_DROPOUT = ("--model.overrides.hidden_dropout_prob", "0.0", "--model.overrides.attention_probs_dropout_prob", "0.0")
->>>>>>> evid
 
 EXPERIMENTS = {
     "mlm": Experiment(("--config", "mlm", "--model.size", "mini", "--max_tokens", "20e6"), masked),
