@@ -84,6 +84,8 @@ class TaskData(LightningDataModule):
         self.trainer: Trainer | None = None
         self.shared_tokenizer: PreTrainedTokenizerFast | None = None
         """Of a mixture, for all of its parts."""
+        self.given_tokenizer: PreTrainedTokenizerFast | None = None
+        """The model's, as it is before it gets new words."""
         if (self.batch_tokens is None) == (self.batch_size is None):
             if self.batch_size is None:
                 raise UserError("--data.batch_tokens or --data.batch_size: give one of them")
