@@ -189,7 +189,7 @@ def test_without_unanswerable_questions_all_are_answered(tmp_path: Path) -> None
 
 def test_test_takes_the_threshold_that_was_trained(tmp_path: Path) -> None:
     task, data = fitted(tmp_path, max_steps=5)
-    task._keep_threshold(1234.0)
+    task.keep(no_answer_threshold=1234.0)
     (metrics,) = trainer(tmp_path).test(task, data, verbose=False)
     assert task.threshold == 1234.0
     assert metrics["test/no_answer_accuracy"] == 0.0
