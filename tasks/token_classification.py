@@ -47,7 +47,7 @@ class TokenClassificationData(ExampleData):
 
     fields: ClassVar[tuple[str, ...]] = FIELDS
 
-    train: list[str] = field(default_factory=lambda: ["builtin:names"])
+    train: list[str] = field(default_factory=lambda: ["builtin:entities"])
     """What to train on: files with the columns tokens and tags (lists), .conll files, folders, the hub."""
     stride: int | None = None
     """Tokens from the beginning of a window to that of the next; default: half of max_length."""
