@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -47,7 +47,7 @@ class TokenClassificationData(ExampleData):
 
     fields: ClassVar[tuple[str, ...]] = FIELDS
 
-    train: list[str] = field(default_factory=lambda: ["builtin:names"])
+    train: list[str] = field(default_factory=lambda: ["builtin:entities"])
     """What to train on: files with the columns tokens and tags (lists), .conll files, folders, the hub."""
     stride: int | None = None
     """Tokens from the beginning of a window to that of the next; default: half of max_length."""
@@ -210,11 +210,9 @@ def _stretch(words: Sequence[Span], first: int, last: int, text: str) -> dict[st
 def _by_row(batch: Batch, *columns: Sequence[Any]) -> Iterator[list[Any]]:
     """For each row of a batch, tuples of what (N,) columns hold for its targets."""
     rows, width = batch["input_ids"].shape
-    ends = torch.searchsorted(
-        batch["target_index"], torch.arange(rows + 1, device=batch["target_index"].device) * width
-    )
-    targets = list(zip(*columns, strict=True))
-    return (targets[begin:end] for begin, end in zip(ends.tolist(), ends.tolist()[1:], strict=False))
+    counts = torch.bincount(batch["target_index"] // width, minlength=rows).tolist()
+    targets = zip(*columns, strict=True)
+    return (list(islice(targets, count)) for count in counts)
 
 
 def _whole(windows: Sequence[Record]) -> list[str]:

@@ -127,7 +127,7 @@ def questions() -> Iterator[Row]:
         yield {"id": row["name"], "question": question, "context": row["text"], "answers": answers}
 
 
-def names() -> Iterator[Row]:
+def entities() -> Iterator[Row]:
     """First paragraphs of docstrings, with names of Python in them tagged: to try token classification.
 
     The tags are given by rule and not checked by anyone: what is called, what is an error or a warning, constants, and
@@ -150,8 +150,8 @@ def names() -> Iterator[Row]:
 
 
 BUILTIN: dict[str, Callable[[], Iterator[Row]]] = {
+    "entities": entities,
     "modules": modules,
-    "names": names,
     "python": python,
     "questions": questions,
 }

@@ -25,9 +25,9 @@ Placed = Iterator[tuple[Place, Row]]
 SplitText = Literal["blank_line", "line"]
 
 
-def as_text(value: str | list[str]) -> str:
-    """The text in a column: as it is, or tokens with spaces between."""
-    return value if isinstance(value, str) else " ".join(value)
+def as_text(value: Any) -> Any:
+    """The text in a column: tokens with spaces between, and all else as it is."""
+    return " ".join(value) if isinstance(value, list) and all(isinstance(token, str) for token in value) else value
 
 
 LONGEST_DOCUMENT = 256 << 20  # bytes; a file without blank lines would fill the memory before anything is said
@@ -270,13 +270,14 @@ def format_of(path: Path) -> str | None:
     return suffix if suffix in READERS and not name.endswith(".parquet.gz") else None
 
 
-def read_file(path: Path, where: str, split_text: SplitText) -> Placed:
+def read_file(path: Path, where: str, split_text: SplitText, text_column: str = "text") -> Placed:
     """The rows of one file, as the file names them.
 
     Args:
         path: A file whose format `format_of` knows.
         where: The beginning of error messages: the flag and the file.
         split_text: How a .txt file is cut into documents.
+        text_column: What a document of a .txt file is called.
 
     Returns:
         An iterator of (place, row); the place is a line number or a word such as " row 3".
@@ -287,4 +288,5 @@ def read_file(path: Path, where: str, split_text: SplitText) -> Placed:
     kind = format_of(path)
     assert kind is not None, path
     reader = _text_lines if kind == ".txt" and split_text == "line" else READERS[kind]
-    return reader(path, where)
+    placed = reader(path, where)
+    return ((place, {text_column: row["text"]}) for place, row in placed) if kind == ".txt" else placed

@@ -89,8 +89,8 @@ def read(
     Raises:
         UserError: While iterating, with the flag, file and line, for data that can't be read or lack a column.
     """
-    text_column = (columns or {}).get("text", "text")
-    for where, rows, named in _parts(source, flag, split_text, hub_split, text_column):
+    first = required[0] if required else "text"  # what a text without columns is
+    for where, rows, named in _parts(source, flag, split_text, hub_split, first, (columns or {}).get(first, first)):
         mapping = dict(columns or {}) if named else {}
         # Names and not the mapping alone: a column that the user renamed must be there, required or not.
         wanted = {name: mapping.get(name, name) for name in (*required, *mapping)}
@@ -222,7 +222,7 @@ def _nearest(path: Path) -> Path | None:
 
 
 def _parts(
-    source: Source, flag: str, split_text: SplitText, hub_split: str, text_column: str
+    source: Source, flag: str, split_text: SplitText, hub_split: str, ours: str, theirs: str
 ) -> Iterator[tuple[str, Placed, bool]]:
     """(beginning of messages, placed rows, whether the user names the columns) of each file."""
     if source.kind == "builtin":
@@ -231,10 +231,10 @@ def _parts(
         yield f"{flag}: {source.name}", _numbered(_hub_rows(source.name, flag, hub_split)), True
     elif source.kind == "stdin":
         where = f"{flag}: standard input"
-        yield where, read_stream(sys.stdin.buffer, where, text_column), True
+        yield where, read_stream(sys.stdin.buffer, where, theirs), True
     for path in source.files:
         where = f"{flag}: {path}"
-        yield where, read_file(path, where, split_text), format_of(path) != ".txt"
+        yield where, read_file(path, where, split_text, ours), format_of(path) != ".txt"
 
 
 def _numbered(rows: Iterable[Row]) -> Placed:
@@ -284,9 +284,7 @@ def _has_text(row: Row, required: Sequence[str], where: str, place: Place) -> bo
     """Whether any required column holds more than white space; all must be strings that UTF-8 can write."""
     found = not required
     for name in required:
-        value = row[name]
-        if isinstance(value, list) and all(isinstance(token, str) for token in value):
-            value = as_text(value)
+        value = as_text(row[name])
         if not isinstance(value, str):
             raise UserError(f"{where}:{place}: column '{name}' holds {value!r:.40}, not text; put it in quotes")
         if not value.isascii():

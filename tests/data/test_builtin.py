@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,14 @@ def test_questions_are_answered_by_their_contexts_or_not_at_all() -> None:
             assert row["context"][:start].rstrip().lower().endswith(("return", "returns"))
     lengths = next(row for row in questions if row["id"] == "textwrap.wrap")
     assert lengths["answers"]["text"] == ["a list of wrapped lines"]
+
+
+def test_entities_are_tagged_by_rule() -> None:
+    rows = list(BUILTIN["entities"]())
+    assert len(rows) > 4_000
+    assert all(len(row["tokens"]) == len(row["tags"]) > 0 for row in rows)
+    kinds = {tag for row in rows for tag in row["tags"]}
+    assert {tag for tag in kinds if tag[0] == "B"} == {"B-call", "B-error", "B-constant", "B-number"}
+    pairs = [pair for row in rows for pair in pairwise([("", "O"), *zip(row["tokens"], row["tags"], strict=True)])]
+    assert all(before[1][2:] == after[1][2:] for before, after in pairs if after[1][0] == "I")
+    assert all((tag == "B-constant") == (token in ("None", "True", "False")) for _, (token, tag) in pairs)
