@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -16,7 +15,7 @@ from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError, readable, suggest
 from ptm_lightning.log import say
 from ptm_lightning.plugins import find_class
-from ptm_lightning.presets import CLASS, Layer, fill_in, merge, put_back
+from ptm_lightning.presets import CLASS, Layer, fill_in, merge, put_back, take_deep
 from ptm_lightning.task import Task
 
 OWN_KEYS = ("seed", "max_tokens", "max_hours", "init_from")
@@ -135,29 +134,6 @@ def join_values(arguments: Sequence[str], lists: set[str]) -> list[str]:
         is_list = len(values) > 1 or (flag in lists and not values[0].startswith("["))
         joined.append(f"{flag}={json.dumps(values) if is_list else values[0]}")
     return joined
-
-
-def take_deep(joined: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Takes out the flags that reach into a mapping of mappings, such as --data.parts.general.train.
-
-    They are merged with the presets here: jsonargparse would put them in the place of the whole inner mapping.
-
-    Returns:
-        The other flags, and the values of these, nested.
-    """
-    deep: dict[str, Any] = {}
-    others = []
-    for argument in joined:
-        flag, _, value = argument.partition("=")
-        *path, last = flag.removeprefix("--").split(".")
-        if len(path) < 3 or path[0] == "trainer":
-            others.append(argument)
-            continue
-        inner = deep
-        for key in path:
-            inner = inner.setdefault(key, {})
-        inner[last] = yaml.safe_load(value)
-    return others, deep
 
 
 def list_flags(*classes: type) -> set[str]:
