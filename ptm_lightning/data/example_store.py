@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from ptm_lightning.data.formats import Row
+from ptm_lightning.data.formats import Row, as_text
 from ptm_lightning.data.noise import Bools
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.store_writer import unknown_id
@@ -120,13 +120,12 @@ def write_examples(rows: Iterable[Row], encode: Encode, tokenizer: Tokenizer, fo
                 line = json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"
                 lines.write(line)
                 row_ends.append(len(line))
-                text_bytes += sum(len(value.encode("utf-8", "replace")) for value in row.values() if type(value) is str)
+                texts = (as_text(value) for value in row.values())
+                text_bytes += sum(len(text.encode("utf-8", "replace")) for text in texts if type(text) is str)
     (folder / "fields.bin").write_bytes(np.cumsum(np.array(lengths, dtype=np.int64)).data)
     (folder / "row_offsets.bin").write_bytes(np.cumsum(np.array(row_ends, dtype=np.int64)).data)
     (folder / "counts.bin").write_bytes(counts.data)
-    for name, values in columns.items():
-        by_token = isinstance(values[0], array)
-        np.save(folder / f"column-{name}.npy", np.concatenate(values) if by_token else np.array(values))
+    _save_columns(columns, folder)
     unknown = unknown_id(tokenizer)
     info = {
         "documents": len(row_ends) - 1,
@@ -140,3 +139,9 @@ def write_examples(rows: Iterable[Row], encode: Encode, tokenizer: Tokenizer, fo
     }
     (folder / "info.json").write_text(json.dumps(info, indent=1), encoding="utf-8")
     return np.array(stored, dtype=np.bool_)
+
+
+def _save_columns(columns: Mapping[str, Sequence[Any]], folder: Path) -> None:
+    for name, values in columns.items():
+        by_token = isinstance(values[0], array)
+        np.save(folder / f"column-{name}.npy", np.concatenate(values) if by_token else np.array(values))

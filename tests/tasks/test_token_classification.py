@@ -211,3 +211,17 @@ def test_tags_that_mark_nothing_have_an_accuracy(tmp_path: Path) -> None:
 def test_bad_rows_are_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         fitted(tmp_path, [*sentences(2), row, *sentences(9)])
+
+
+def test_plain_text_is_predicted_for(tmp_path: Path) -> None:
+    task, _ = fitted(tmp_path, sentences(40), max_steps=2)
+    (tmp_path / "asked.txt").write_text("the cat sees 12\na dog\n")
+    found = predicted(task, tmp_path, predict=[str(tmp_path / "asked.txt")])
+    assert [one["text"] for one in found] == ["the cat sees 12", "a dog"]
+
+
+def test_a_text_of_ten_thousand_words(tmp_path: Path) -> None:
+    (row,) = sentences(1, join=800)
+    task, _ = fitted(tmp_path, [row, *sentences(9)], max_steps=1)
+    (one,) = predicted(task, tmp_path, text=[" ".join(row["tokens"])])
+    assert one["text"].count(" ") > 8_000
