@@ -9,6 +9,7 @@ from transformers import AutoConfig
 from ptm_lightning.checkpoint import KEY, best, load_checkpoint, load_weights
 from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
+from ptm_lightning.log import say
 from ptm_lightning.models.config import first_line
 from ptm_lightning.task import Task
 
@@ -44,9 +45,23 @@ def start_run(task: Task, name: str) -> None:
     if (checkpoint := _checkpoint(name)) is None:
         _take_arguments(task, {"backbone": name})
         return
+    if other := _other_head(task, checkpoint):
+        folder = checkpoint.parent.parent / "model"
+        if not (folder / "config.json").exists():
+            raise UserError(f"--init_from {name}: is an {other}; export it and give --init_from the folder")
+        say(f"--init_from {name}: is an {other}; starting from {folder} with a new head")
+        _take_arguments(task, {"backbone": str(folder)})
+        return
     start_from(task, checkpoint)
     assert task.link is not None
     task.link = replace(task.link, new_tokens={})  # to this run they are tokens like all others
+
+
+def _other_head(task: Task, checkpoint: Path) -> str | None:
+    """The auto class of a checkpoint's network, if it isn't the task's."""
+    own = getattr(task, "auto_class", None)  # a mixture takes what it gets
+    saved: str | None = load_checkpoint(checkpoint)[KEY]["link"].get("auto_class")
+    return saved if own and saved != own else None
 
 
 def _take_arguments(task: Task, arguments: dict[str, Any]) -> None:

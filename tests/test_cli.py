@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+import torch
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from ptm_lightning.__main__ import COMMANDS, main
 from ptm_lightning.data.module import TextData
@@ -258,6 +259,17 @@ def test_the_program_helps_itself(capfd: pytest.CaptureFixture[str]):
 def test_dry_run_leaves_nothing(here: Path, corpus: Path):
     assert fit(corpus, "--trainer.max_steps=4", "--dry_run") == 0
     assert not (here / "runs").exists()
+
+
+def test_init_from_another_tasks_run_takes_its_body(trained: Path, here: Path, capfd: pytest.CaptureFixture[str]):
+    limits = ["--trainer.max_steps=1", "--run_dir=topics", "--model.learning_rate=1e-9", "--data.max_length=32"]
+    assert main(["fit", "--config=classification", f"--init_from={trained}", *limits]) == 0
+    said = f"--init_from {trained}: is an AutoModelForMaskedLM; starting from {trained / 'model'}"
+    assert said in capfd.readouterr().err
+    pretrained = AutoModelForMaskedLM.from_pretrained(trained / "model")
+    tuned = AutoModelForSequenceClassification.from_pretrained(here / "topics" / "model")
+    for name, weight in pretrained.bert.named_parameters():
+        torch.testing.assert_close(tuned.bert.get_parameter(name), weight, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("preset", [name for name in preset_names() if name not in ("base", "evaluate", "predict")])
