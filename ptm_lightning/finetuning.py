@@ -1,6 +1,7 @@
 """FineTuning: what tasks share that start from a pretrained network and give it a head of their own."""
 
 import re
+from abc import ABC
 from typing import Any
 
 from torch import nn
@@ -13,7 +14,7 @@ LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.")
 EMBEDDING = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe|shared)(?:\.|$)")
 
 
-class FineTuning(Task):
+class FineTuning(Task, ABC):
     """A pretrained network with a head: rates by layer, and layers that stay as they are.
 
     References:
@@ -38,7 +39,13 @@ class FineTuning(Task):
     def configure_model(self) -> None:
         """Builds the network, and freezes what shall stay as it is."""
         super().configure_model()
-        if self.network is None or self.frozen_layers == 0:
+        if self.network is None:
+            return
+        headless = not any(is_head(self.network, name) for name, _ in self.network.named_parameters())
+        if headless and (self.head_learning_rate or self.frozen_layers == -1):
+            flag = "head_learning_rate" if self.head_learning_rate else "frozen_layers -1"
+            raise UserError(f"--model.{flag}: the network has no head beside its pretrained body; leave it out")
+        if self.frozen_layers == 0:
             return
         layers = number_of_layers(self.network)
         if not -1 <= self.frozen_layers <= layers:
@@ -63,8 +70,8 @@ class FineTuning(Task):
 
 
 def is_head(network: Any, name: str) -> bool:
-    """Whether a parameter belongs to the head and not to the pretrained body."""
-    return not name.startswith(f"{network.base_model_prefix}.")
+    """Whether a parameter belongs to the head and not to the pretrained body; T5 as a whole is its body."""
+    return network.base_model is not network and not name.startswith(f"{network.base_model_prefix}.")
 
 
 def number_of_layers(network: nn.Module) -> int:

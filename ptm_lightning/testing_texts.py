@@ -47,6 +47,11 @@ def example(number: int) -> dict[str, Any]:
         "id": f"id-{number}",
         "text": document(number),
         "pair": document(number + 3),
+        "document": document(number + 3),
+        "summary": document(number + 3).partition(" .")[0],
+        "en": document(4 * number),
+        "de": document(4 * number).upper(),
+        "fr": document(4 * number).lower(),
         "label": _NAMES[nth % 6].split()[-1],
     }
 

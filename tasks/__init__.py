@@ -9,6 +9,8 @@ from .replaced_token import ReplacedTokenData, ReplacedTokenDetection
 from .sentence_order import SentenceOrder, SentenceOrderData
 from .sequence_classification import SequenceClassification, SequenceClassificationData
 from .span_corruption import SpanCorruption, SpanCorruptionData
+from .summarization import Summarization, SummarizationData
+from .translation import Translation, TranslationData
 
 __all__ = [
     "CausalLM",
@@ -29,4 +31,8 @@ __all__ = [
     "SequenceClassificationData",
     "SpanCorruption",
     "SpanCorruptionData",
+    "Summarization",
+    "SummarizationData",
+    "Translation",
+    "TranslationData",
 ]

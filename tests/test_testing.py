@@ -49,6 +49,27 @@ OF_A_TASK: dict[str, tuple[Clause, ...]] = {
 """Clauses that hold for some objectives only."""
 
 
+ANSWERS: dict[str, Any] = {
+    "data": {"max_target_length": 24},
+    "alternatives": {
+        "source_language": "fr",
+        "prefix": "say: ",
+        "max_new_tokens": 3,
+        "min_new_tokens": Alternative(24, given={"temperature": 3.0}),
+        "num_beams": Alternative(3, given={"temperature": 1.0}),
+        "length_penalty": Alternative(9.0, given={"num_beams": 3, "temperature": 3.0}),
+        "no_repeat_ngram_size": 1,
+        "temperature": 1.0,
+        "top_p": Alternative(0.05, given={"temperature": 2.0}),
+        "validation_answers": 2,
+        "head_learning_rate": 0.1,
+        "frozen_layers": 1,
+        "architecture": "t5",
+    },
+}
+"""Of tasks that answer a text with another one."""
+
+
 NEEDS: dict[str, dict[str, Any]] = {
     "PermutationLM": {"data": {"tokenizer_algorithm": "wordpiece"}},  # the texts to predict for have its mask
     "SequenceClassification": {
@@ -68,6 +89,8 @@ NEEDS: dict[str, dict[str, Any]] = {
             "architecture": "llama",
         },
     },
+    "Summarization": ANSWERS,
+    "Translation": {**ANSWERS, "alternatives": ANSWERS["alternatives"] | {"target_language": "fr"}},
     "NextSentence": {"alternatives": {"short_share": 0.9}},
     "SentenceOrder": {"alternatives": {"short_share": 0.9}},
     "SpanCorruption": {

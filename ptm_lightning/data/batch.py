@@ -3,7 +3,7 @@
 Shapes: R rows of T places, N targets, n content tokens (those of the text, without special tokens and padding).
 """
 
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -57,6 +57,10 @@ class Batch(TypedDict, total=False):
     """(N,) replaced token detection only: integers below 2**30 that decide what a target is replaced by."""
     texts: list[tuple[str, str]]
     """Prediction only: (id, text) of each row."""
+    rows: list[dict[str, Any]]
+    """(R) evaluation of labelled rows only, where metrics need their texts: the rows as they were read."""
+    at_once: int
+    """Prediction only: how many rows to generate for at a time."""
     step_counts: dict[str, int]
     """The same, summed over all micro-batches and processes of the optimizer step. The loader writes it."""
 

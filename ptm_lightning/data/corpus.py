@@ -47,6 +47,8 @@ class CorpusSettings:
     sentence_starts: bool = False
     fields: tuple[str, ...] = ("text",)
     """The columns of text."""
+    all_fields: bool = False
+    """Rows of examples that lack the text of any field are left out, not only those that lack all."""
 
 
 @dataclass(frozen=True)

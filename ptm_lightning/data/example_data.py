@@ -85,6 +85,8 @@ class ExampleData(TaskData, ABC):
 
     fields: ClassVar[tuple[str, ...]]
     """The columns of text."""
+    all_fields: ClassVar[bool] = False
+    """Whether rows that lack the text of any field are left out, and not only those that lack all."""
 
     @abstractmethod
     def reader(self) -> Reader:
@@ -117,6 +119,7 @@ class ExampleData(TaskData, ABC):
             validation_share=self.validation_share,
             cache=cache_folder(self.cache_dir),
             fields=self.fields,
+            all_fields=self.all_fields,
         )
         return prepare_examples(settings, self.test_share, self.reader(), self.given_tokenizer())
 
@@ -125,6 +128,8 @@ class ExampleData(TaskData, ABC):
         super().setup(stage)
         if stage == "fit":
             self._say_what_is_cut()
+            for flag, count in self.corpus.provenance["incomplete"].items():
+                say(f"{flag}: {count:,} rows are left out, for {' or '.join(self.fields)} is empty in them")
             shared = {name: count for name, count in self.corpus.provenance["duplicates"].items() if count}
             if shared:
                 say("rows whose text occurs before: " + ", ".join(f"{n:,} {name}" for name, n in shared.items()))

@@ -139,6 +139,18 @@ def read_stream(lines: Iterable[bytes], where: str, text_column: str) -> Placed:
             yield number, {text_column: _decode(line, number, where).removesuffix("\n")}
 
 
+def completed(row: Row, text_column: str | None) -> Row:
+    """A row with the entries of its nested columns beside its own.
+
+    Args:
+        row: From a reader.
+        text_column: What the text of a file without columns is called; None if the file has columns.
+    """
+    nested = {name: inner for value in row.values() if isinstance(value, dict) for name, inner in value.items()}
+    text = {text_column: row["text"]} if text_column is not None and "text" in row else {}
+    return {**nested, **text, **row}
+
+
 def _begins_json_lines(line: bytes) -> bool:
     """Whether a file's first line is a row, rather than the beginning of one value that fills the file."""
     try:
