@@ -199,8 +199,8 @@ class TextGeneration(FineTuning, ABC):
         assert network is not None
         assert tokenizer is not None
         found = answer_sorted(network, inputs, at_once, self.seed)
-        texts = tokenizer.batch_decode(found, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [text.strip() for text in texts]
+        options: Any = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return [str(tokenizer.decode(ids, **options)).strip() for ids in found]
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of a batch: source, reference, answer, and its score."""

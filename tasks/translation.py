@@ -52,37 +52,35 @@ class TranslationData(TargetTextData):
         """The model's tokenizer, set to the two languages."""
         given = super().given_tokenizer()
         if given is not None:
-            self._language_tokens(given)
+            self._languages(given)
         return given
 
     def make_frames(self) -> tuple[Frame, Frame]:
         """The tokenizer's own; of M2M-100's tokenizers without a class of their own the language and the end."""
-        tokens = self._language_tokens(self.hf_tokenizer)
-        frames = super().make_frames()
-        if tokens is None or hasattr(self.hf_tokenizer, "src_lang"):
-            return frames
+        languages = self._languages(self.hf_tokenizer)
+        if languages is None or hasattr(self.hf_tokenizer, "src_lang"):
+            return super().make_frames()
         end = self.hf_tokenizer.eos_token_id
-        source, target = (Frame((self.hf_tokenizer.convert_tokens_to_ids(token),), (end,)) for token in tokens)
+        source, target = (Frame((language,), (end,)) for language in languages)
         return source, target
 
     def decoder_ids(self) -> dict[str, int]:
         """The decoder begins with the target's language: mBART takes it for the start, others say it first."""
-        tokens = self._language_tokens(self.hf_tokenizer)
-        if tokens is None:
+        if (languages := self._languages(self.hf_tokenizer)) is None:
             return {}
-        language = self.hf_tokenizer.convert_tokens_to_ids(tokens[1])
-        starts = self.frames[1].after[-1] == language
-        return {"decoder_start_token_id" if starts else "forced_bos_token_id": language}
+        starts = self.frames[1].after[-1] == languages[1]
+        return {"decoder_start_token_id" if starts else "forced_bos_token_id": languages[1]}
 
-    def _language_tokens(self, tokenizer: PreTrainedTokenizerFast) -> tuple[str, str] | None:
-        """The tokens of both languages, which the tokenizer then uses; None if it isn't multilingual."""
+    def _languages(self, tokenizer: PreTrainedTokenizerFast) -> tuple[int, int] | None:
+        """The ids of both languages, which the tokenizer uses from here on; None if it isn't multilingual."""
         if not language_tokens(tokenizer):
             return None
         source = language_token(tokenizer, self.source_language, "--data.source_language")
         target = language_token(tokenizer, self.target_language, "--data.target_language")
         if hasattr(tokenizer, "src_lang"):
             set_languages(tokenizer, source, target)
-        return source, target
+        ids = tokenizer.get_vocab()
+        return ids[source], ids[target]
 
 
 class Translation(TextGeneration):

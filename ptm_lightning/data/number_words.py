@@ -8,7 +8,6 @@ from ptm_lightning.data.formats import Row
 from ptm_lightning.data.noise import Purpose, hash64
 
 ROWS = 6000
-LARGEST = 1000
 _ENGLISH = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
     *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
@@ -22,11 +21,7 @@ _GERMAN_TENS = ("zwanzig", "dreißig", "vierzig", "fünfzig", "sechzig", "siebzi
 
 
 def english(number: int) -> str:
-    """A number below 1,000 in words, such as "two hundred and twenty-one"."""
-    hundreds, rest = divmod(number, 100)
-    if hundreds:
-        beginning = f"{_ENGLISH[hundreds]} hundred"
-        return f"{beginning} and {english(rest)}" if rest else beginning
+    """A number below 100 in words, such as "twenty-one"."""
     if number < len(_ENGLISH):
         return _ENGLISH[number]
     tens, ones = divmod(number, 10)
@@ -34,28 +29,21 @@ def english(number: int) -> str:
 
 
 def german(number: int) -> str:
-    """A number below 1,000 in words, such as "zweihunderteinundzwanzig"."""
-    hundreds, rest = divmod(number, 100)
-    if hundreds:
-        return f"{_stem(hundreds)}hundert{german(rest) if rest else ''}"
+    """A number below 100 in words, such as "einundzwanzig", which has the ones first."""
     if number < len(_GERMAN):
         return _GERMAN[number]
     tens, ones = divmod(number, 10)
-    return (f"{_stem(ones)}und" if ones else "") + _GERMAN_TENS[tens - 2]
-
-
-def _stem(number: int) -> str:
-    """A German digit as the first part of a word."""
-    return "ein" if number == 1 else _GERMAN[number]
+    first = {0: "", 1: "einund"}.get(ones, f"{_GERMAN[ones]}und")
+    return first + _GERMAN_TENS[tens - 2]
 
 
 def number_words() -> Iterator[Row]:
-    """Two to five numbers below 1,000 in a row, in both languages, small ones more often than large ones.
+    """Two to four numbers below 100 in a row, in both languages.
 
     Returns:
         An iterator of {"en", "de"}, always the same.
     """
     for row in range(ROWS):
-        draws = hash64(0, row, np.arange(6), Purpose.SAMPLE).tolist()
-        numbers = [draw % (20, 100, LARGEST)[draw // LARGEST % 3] for draw in draws[: 2 + draws[5] % 4]]
+        count, *draws = hash64(0, row, np.arange(5), Purpose.SAMPLE).tolist()
+        numbers = [draw % 100 for draw in draws[: 2 + count % 3]]
         yield {"en": ", ".join(map(english, numbers)), "de": ", ".join(map(german, numbers))}

@@ -97,3 +97,13 @@ def test_a_docstring_is_never_lost_to_the_walk(rows: list[dict[str, str]]) -> No
     naive = {ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)}
     mine = {row["text"] for row in rows if row["module"] == "textwrap"}
     assert mine == {text.strip() for text in naive if text and len(text) >= SHORTEST}
+
+
+def test_summaries_are_first_lines_of_docstrings(rows: list[dict[str, str]]) -> None:
+    texts = {(row["name"], row["text"].partition("\n\n")[0]): row["text"] for row in rows}
+    summaries = list(BUILTIN["summaries"]())
+    assert len(summaries) > 1_000
+    for row in summaries:
+        assert texts[row["name"], row["summary"]].split() == f"{row['summary']} {row['document']}".split()
+        assert "\n" not in row["summary"]
+        assert not row["name"].startswith("pydoc_data")
