@@ -73,8 +73,9 @@ class TextGeneration(FineTuning, ABC):
             raise UserError(
                 f"--model.length_penalty {self.length_penalty}: only beams have one: give --model.num_beams"
             )
-        if min(self.num_beams, self.validation_answers) < 1:
-            raise UserError("--model.num_beams and --model.validation_answers: give at least 1")
+        for name in ("num_beams", "validation_answers", "max_new_tokens"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"--model.{name} {value}: give at least 1")
 
     # What a subclass says
 
@@ -103,9 +104,10 @@ class TextGeneration(FineTuning, ABC):
             self._configure_answers()
         assert self.network is not None
         longest, places = self._longest_answer(), max_positions(self.network)
-        if longest < 1 or (places is not None and longest > places):
-            allowed = f"1 to {places}" if places is not None else "at least 1"
-            raise UserError(f"--model.max_new_tokens {longest}: give {allowed}, the model's positions")
+        if places is not None and longest > places:
+            raise UserError(
+                f"--model.max_new_tokens {longest}: the model has {places} positions; give at most {places}"
+            )
         if self.min_new_tokens > longest:
             raise UserError(f"--model.min_new_tokens {self.min_new_tokens}: the longest answer has {longest} tokens")
 

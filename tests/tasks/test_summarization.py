@@ -16,10 +16,8 @@ from ptm_lightning.testing_texts import document
 @pytest.mark.parametrize("chinese", [False, True])
 def test_scores_stand_beside_those_of_the_first_sentences(tmp_path: Path, chinese: bool):
     source = tmp_path / "rows.jsonl"
-    texts = [
-        f"第{i}天下雨了。我们在家看书！他们{i * 7 % 11}点回来。再见。" if chinese else document(4 * i + 3)
-        for i in range(40)
-    ]
+    marks = "第{}天下雨了。我们在家看书！他们{}点回来。再见。"  # noqa: RUF001
+    texts = [marks.format(i, i * 7 % 11) if chinese else document(4 * i + 3) for i in range(40)]
     rows = [{"document": text, "summary": lead(text, 1)} for text in texts]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     task: Any = Summarization(overrides=tiny("bart"), max_new_tokens=9)
