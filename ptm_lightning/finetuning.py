@@ -41,10 +41,8 @@ class FineTuning(Task, ABC):
         super().configure_model()
         if self.network is None:
             return
-        headless = not any(is_head(self.network, name) for name, _ in self.network.named_parameters())
-        if headless and (self.head_learning_rate or self.frozen_layers == -1):
-            flag = "head_learning_rate" if self.head_learning_rate else "frozen_layers -1"
-            raise UserError(f"--model.{flag}: the network has no head beside its pretrained body; leave it out")
+        if self.head_learning_rate and not any(is_head(self.network, n) for n, _ in self.network.named_parameters()):
+            raise UserError("--model.head_learning_rate: the network has no head beside its body; leave it out")
         if self.frozen_layers == 0:
             return
         layers = number_of_layers(self.network)
@@ -54,6 +52,8 @@ class FineTuning(Task, ABC):
         for name, parameter in self.network.named_parameters():
             if depth(self.network, name, layers) <= kept and not is_head(self.network, name):
                 parameter.requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in self.network.parameters()):
+            raise UserError(f"--model.frozen_layers {self.frozen_layers}: leaves nothing to learn; give fewer")
 
     def optimizer(self) -> Any:
         """AdamW with a rate for each layer."""

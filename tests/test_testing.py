@@ -50,17 +50,17 @@ OF_A_TASK: dict[str, tuple[Clause, ...]] = {
 
 
 ANSWERS: dict[str, Any] = {
+    "arguments": {"temperature": 2.0},  # the most likely answer of an untrained network is empty
     "data": {"max_target_length": 24},
     "alternatives": {
-        "source_language": "fr",
         "prefix": "say: ",
         "max_new_tokens": 3,
-        "min_new_tokens": Alternative(24, given={"temperature": 3.0}),
-        "num_beams": Alternative(3, given={"temperature": 1.0}),
-        "length_penalty": Alternative(9.0, given={"num_beams": 3, "temperature": 3.0}),
+        "min_new_tokens": 24,
+        "num_beams": 3,
+        "length_penalty": Alternative(9.0, given={"num_beams": 3}),
         "no_repeat_ngram_size": 1,
-        "temperature": 1.0,
-        "top_p": Alternative(0.05, given={"temperature": 2.0}),
+        "temperature": 0.5,
+        "top_p": 0.05,
         "validation_answers": 2,
         "head_learning_rate": 0.1,
         "frozen_layers": 1,
@@ -90,7 +90,10 @@ NEEDS: dict[str, dict[str, Any]] = {
         },
     },
     "Summarization": ANSWERS,
-    "Translation": {**ANSWERS, "alternatives": ANSWERS["alternatives"] | {"target_language": "fr"}},
+    "Translation": {
+        **ANSWERS,
+        "alternatives": ANSWERS["alternatives"] | {"source_language": "fr", "target_language": "fr"},
+    },
     "NextSentence": {"alternatives": {"short_share": 0.9}},
     "SentenceOrder": {"alternatives": {"short_share": 0.9}},
     "SpanCorruption": {

@@ -157,8 +157,8 @@ def test_rows_that_lack_a_side_are_left_out_and_counted(tmp_path: Path, caplog: 
         ({"max_new_tokens": 500}, r"--model.max_new_tokens 500: the model has 128 positions; give at most 128"),
         ({"max_new_tokens": 0}, r"--model.max_new_tokens 0: give at least 1"),
         ({"min_new_tokens": 13}, r"--model.min_new_tokens 13: the longest answer has 12 tokens"),
-        ({"head_learning_rate": 0.1}, r"--model.head_learning_rate: the network has no head beside its pretrained"),
-        ({"frozen_layers": -1}, r"--model.frozen_layers -1: the network has no head beside its pretrained body"),
+        ({"head_learning_rate": 0.1}, r"--model.head_learning_rate: the network has no head beside its body"),
+        ({"frozen_layers": -1}, r"--model.frozen_layers -1: leaves nothing to learn; give fewer"),
     ],
 )
 def test_wrong_arguments_are_refused(tmp_path: Path, task: dict[str, Any], message: str):
