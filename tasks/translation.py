@@ -123,4 +123,4 @@ class Translation(TextGeneration):
 
     def example_text(self) -> str | None:
         """A text to translate."""
-        return "twenty-one, three hundred and five"
+        return "twenty-one, thirty-five"

@@ -51,13 +51,13 @@ OF_A_TASK: dict[str, tuple[Clause, ...]] = {
 
 ANSWERS: dict[str, Any] = {
     "arguments": {"temperature": 2.0},  # the most likely answer of an untrained network is empty
-    "data": {"max_target_length": 24},
+    "data": {"max_target_length": 24, "tokenizer_algorithm": "wordpiece", "vocab_size": 120},
     "alternatives": {
         "prefix": "say: ",
         "max_new_tokens": 3,
         "min_new_tokens": 24,
         "num_beams": 3,
-        "length_penalty": Alternative(9.0, given={"num_beams": 3}),
+        "length_penalty": Alternative(-9.0, given={"num_beams": 6}),
         "no_repeat_ngram_size": 1,
         "temperature": 0.5,
         "top_p": 0.05,

@@ -7,7 +7,7 @@ import numpy as np
 from ptm_lightning.data.formats import Row
 from ptm_lightning.data.noise import Purpose, hash64
 
-ROWS = 6000
+ROWS = 4000
 _ENGLISH = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
     *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
