@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 from ptm_lightning.tasks import Summarization, SummarizationData, TranslationData
 
+from ptm_lightning.__main__ import main
 from ptm_lightning.data.seq2seq import prompts
 from ptm_lightning.data.target_text import WINDOW
 from ptm_lightning.errors import UserError
@@ -245,3 +246,35 @@ def test_two_processes_score_every_example_once(tmp_path: Path, cache: Path):
 
 def test_a_text_without_columns_is_the_first_field():
     assert [t.text for t in TranslationData(text=["one"]).predict_inputs()] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "scores", "text"),
+    [
+        ("translation", ("bleu", "bleu_copy", "chrf", "ter"), "two, one"),
+        ("summarization", ("rougeL", "rougeL_lead3"), "A"),
+    ],
+)
+def test_a_preset_runs_from_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    preset: str,
+    scores: Any,
+    text: str,
+):
+    """Through the real command line: fit, test, predict."""
+    monkeypatch.chdir(tmp_path)
+    small = [f"--model.overrides={json.dumps(tiny('bart'))}", "--data.vocab_size=400", "--data.max_length=64"]
+    short = ["--model.validation_answers=3", "--model.max_new_tokens=5", "--trainer.accelerator=cpu"]
+    assert main(["fit", "--config", preset, *small, *short, "--trainer.max_steps=2", "--run_dir=run"]) == 0
+    screen = capfd.readouterr().out
+    assert all(f"val/{name} " in screen for name in scores)
+    assert "  reference " in screen
+    assert main(["test", "--run_dir=run", "--trainer.limit_test_batches=2", "--trainer.accelerator=cpu"]) == 0
+    screen = capfd.readouterr().out
+    assert all(f"test/{name} " in screen for name in scores)
+    assert main(["predict", "--run_dir=run", "--text", text, "--model.num_beams=2", "--trainer.accelerator=cpu"]) == 0
+    (line,) = capfd.readouterr().out.splitlines()
+    assert json.loads(line).keys() == {"id", "text", "prediction"}
+    assert (tmp_path / "run" / "model" / "generation_config.json").exists()
