@@ -128,7 +128,7 @@ class ExampleData(TaskData, ABC):
         super().setup(stage)
         if stage == "fit":
             self._say_what_is_cut()
-            for flag, count in self.corpus.provenance["incomplete"].items():
+            for flag, count in self.corpus.provenance.get("incomplete", {}).items():
                 say(f"{flag}: {count:,} rows are left out, for {' or '.join(self.fields)} is empty in them")
             shared = {name: count for name, count in self.corpus.provenance["duplicates"].items() if count}
             if shared:

@@ -134,8 +134,8 @@ class _Builder:
                 self.hashes[name], _ = self._scan(flag, self.reader.check)
                 self._write(name, self._rows(flag), None)
         ends = [int((split[:end] == 0).sum()) for end in source_ends]
-        facts = {"source_ends": ends, "duplicates": self._duplicates(), "incomplete": self.incomplete}
-        facts |= self.reader.facts()
+        facts = {"source_ends": ends, "duplicates": self._duplicates(), **self.reader.facts()}
+        facts |= {"incomplete": self.incomplete} if self.incomplete else {}
         (self.folder / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     def _take_into(self, strata: list[int]) -> Callable[[Row, str], None]:

@@ -1,6 +1,6 @@
 """TargetTextData: the data module of tasks that answer a text with another one, such as its summary."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -128,9 +128,9 @@ class TargetTextData(ExampleData, ABC):
     all_fields: ClassVar[bool] = True
 
     @property
+    @abstractmethod
     def purpose(self) -> str:
         """What the task is called in the `task_specific_params` of a pretrained T5's config."""
-        raise NotImplementedError
 
     def reader(self) -> Sides:
         """Rows of two texts."""
@@ -197,7 +197,9 @@ class TargetTextData(ExampleData, ABC):
 
     def predict_inputs(self) -> Iterator[Text]:
         """What to predict for, in order: the texts given right here, then the sources' rows, with or without target."""
-        return predict_texts(self.predict, self.text, self.columns, required=self.fields[:1])
+        source, target = self.fields
+        columns = {ours: theirs for ours, theirs in (self.columns or {}).items() if ours != target}
+        return predict_texts(self.predict, self.text, columns, required=(source,))
 
     def predict_dataloader(self) -> PredictLoader:
         """Windows of texts, in their order; a batch_size of 1 answers each at once."""

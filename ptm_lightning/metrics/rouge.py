@@ -9,9 +9,6 @@ from functools import cache
 from statistics import fmean
 from typing import Any
 
-from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
-from rouge_score.tokenizers import DefaultTokenizer  # type: ignore[import-untyped]
-
 from ptm_lightning.data.sentences import spans
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -21,8 +18,9 @@ _IDEOGRAPH = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\
 class WordsAndCharacters:
     """rouge-score's own words, stemmed; Chinese and Japanese, of which it sees nothing, by character."""
 
-    def __init__(self) -> None:
-        self.words = DefaultTokenizer(use_stemmer=True)
+    def __init__(self, words: Any) -> None:
+        self.words = words
+        """rouge-score's tokenizer."""
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens that are compared."""
@@ -34,7 +32,10 @@ class WordsAndCharacters:
 
 @cache
 def _scorer() -> Any:
-    return RougeScorer(list(KINDS), tokenizer=WordsAndCharacters())
+    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]  # with nltk it takes seconds
+    from rouge_score.tokenizers import DefaultTokenizer  # type: ignore[import-untyped]
+
+    return RougeScorer(list(KINDS), tokenizer=WordsAndCharacters(DefaultTokenizer(use_stemmer=True)))
 
 
 def rouge_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:

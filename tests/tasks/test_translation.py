@@ -182,6 +182,9 @@ def test_both_shapes_of_pairs_and_named_columns_give_the_same_rows(pairs: Path, 
         )
     ]
     assert all((store.tokens == stores[0].tokens).all() for store in stores)
+    asked = write(tmp_path / "asked.jsonl", [{"source": "the cat"}])
+    found = TranslationData(predict=[str(asked)], columns={"en": "source", "de": "goal"}).predict_inputs()
+    assert [text.text for text in found] == ["the cat"]
     with pytest.raises(UserError, match=r"no column 'de'; the columns are source, goal.*--data.columns.de=goal"):
         prepared(other, columns={"en": "source"})
     for source, target in (("en", "de"), ("de", "en")):
