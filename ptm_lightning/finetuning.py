@@ -1,6 +1,7 @@
 """FineTuning: what tasks share that start from a pretrained network and give it a head of their own."""
 
 import re
+from abc import ABC
 from typing import Any, ClassVar
 
 from torch import nn
@@ -14,7 +15,7 @@ LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.")
 EMBEDDING = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe|shared)(?:\.|$)")
 
 
-class FineTuning(Task):
+class FineTuning(Task, ABC):
     """A pretrained network with a head: rates by layer, and layers that stay as they are.
 
     References:
@@ -59,7 +60,11 @@ class FineTuning(Task):
     def configure_model(self) -> None:
         """Builds the network, and freezes what shall stay as it is."""
         super().configure_model()
-        if self.network is None or self.frozen_layers == 0:
+        if self.network is None:
+            return
+        if self.head_learning_rate and not any(is_head(self.network, n) for n, _ in self.network.named_parameters()):
+            raise UserError("--model.head_learning_rate: the network has no head beside its body; leave it out")
+        if self.frozen_layers == 0:
             return
         layers = number_of_layers(self.network)
         if not -1 <= self.frozen_layers <= layers:
@@ -68,6 +73,8 @@ class FineTuning(Task):
         for name, parameter in self.network.named_parameters():
             if depth(self.network, name, layers) <= kept and not is_head(self.network, name):
                 parameter.requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in self.network.parameters()):
+            raise UserError(f"--model.frozen_layers {self.frozen_layers}: leaves nothing to learn; give fewer")
 
     def optimizer(self) -> Any:
         """AdamW with a rate for each layer."""
@@ -84,8 +91,8 @@ class FineTuning(Task):
 
 
 def is_head(network: Any, name: str) -> bool:
-    """Whether a parameter belongs to the head and not to the pretrained body."""
-    return not name.startswith(f"{network.base_model_prefix}.")
+    """Whether a parameter belongs to the head and not to the pretrained body; T5 as a whole is its body."""
+    return network.base_model is not network and not name.startswith(f"{network.base_model_prefix}.")
 
 
 def number_of_layers(network: nn.Module) -> int:

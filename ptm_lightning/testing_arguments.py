@@ -102,6 +102,7 @@ def _known_alternatives(case: Case) -> dict[str, Any]:
     train, other, test = (case.source(name) for name in ("train", "other", "test"))
     columns = str(case.folder / "texts" / "columns.jsonl")
     task = case.task()
+    first = getattr(case.data(), "fields", ("text",))[0]
     return {
         "backbone": str(_backbone(case)),
         "architecture": "roberta" if task.architecture != "roberta" else "bert",
@@ -124,7 +125,7 @@ def _known_alternatives(case: Case) -> dict[str, Any]:
         "batch_tokens": 128,
         "batch_size": 3,
         "weights": Alternative([1.0, 9.0], given={"train": [train, other]}),
-        "columns": Alternative({"text": "body"}, given={"train": [columns]}),
+        "columns": Alternative({first: "body"}, given={"train": [columns]}),
         "validation_share": Alternative(0.4, given={"validation": None}),
         "test_share": Alternative(0.4, given={"test": None}),
         "num_workers": 2,

@@ -11,7 +11,9 @@ from .replaced_token import ReplacedTokenData, ReplacedTokenDetection
 from .sentence_order import SentenceOrder, SentenceOrderData
 from .sequence_classification import SequenceClassification, SequenceClassificationData
 from .span_corruption import SpanCorruption, SpanCorruptionData
+from .summarization import Summarization, SummarizationData
 from .token_classification import TokenClassification, TokenClassificationData
+from .translation import Translation, TranslationData
 
 __all__ = [
     "CausalLM",
@@ -36,6 +38,10 @@ __all__ = [
     "SequenceClassificationData",
     "SpanCorruption",
     "SpanCorruptionData",
+    "Summarization",
+    "SummarizationData",
     "TokenClassification",
     "TokenClassificationData",
+    "Translation",
+    "TranslationData",
 ]

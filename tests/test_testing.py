@@ -49,6 +49,27 @@ OF_A_TASK: dict[str, tuple[Clause, ...]] = {
 """Clauses that hold for some objectives only."""
 
 
+ANSWERS: dict[str, Any] = {
+    "arguments": {"temperature": 2.0},  # the most likely answer of an untrained network is empty
+    "data": {"max_target_length": 24, "tokenizer_algorithm": "wordpiece", "vocab_size": 120},
+    "alternatives": {
+        "prefix": "say: ",
+        "max_new_tokens": 3,
+        "min_new_tokens": 24,
+        "num_beams": 3,
+        "length_penalty": Alternative(-9.0, given={"num_beams": 6}),
+        "no_repeat_ngram_size": 1,
+        "temperature": 0.5,
+        "top_p": 0.05,
+        "validation_answers": 2,
+        "head_learning_rate": 0.1,
+        "frozen_layers": 1,
+        "architecture": "t5",
+    },
+}
+"""Of tasks that answer a text with another one."""
+
+
 NEEDS: dict[str, dict[str, Any]] = {
     "PermutationLM": {"data": {"tokenizer_algorithm": "wordpiece"}},  # the texts to predict for have its mask
     "SequenceClassification": {
@@ -78,6 +99,11 @@ NEEDS: dict[str, dict[str, Any]] = {
             "top_p": Alternative(0.05, given={"temperature": 2.0}),
             "architecture": "llama",
         },
+    },
+    "Summarization": ANSWERS,
+    "Translation": {
+        **ANSWERS,
+        "alternatives": ANSWERS["alternatives"] | {"source_language": "fr", "target_language": "fr"},
     },
     "Mixture": {
         "data": {"parts": {"words": {"task": "MaskedLM", "masking": "word"}, "tokens": {"task": "MaskedLM"}}},

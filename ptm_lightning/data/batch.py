@@ -57,8 +57,6 @@ class Batch(TypedDict, total=False):
     """(R,) question answering only: the place that means that there is no answer in the row."""
     characters: Tensor
     """(R, T, 2) evaluation and prediction of spans only: where the token of a text begins and ends in it; else -1."""
-    rows: list[dict[str, Any]]
-    """Evaluation and prediction of windows only: for each row, the columns of its example."""
     counts: dict[str, int]
     """How much of each term the batch holds, by the term's name, and "tokens", those that aren't padding; with a
     decoder those of the text before it was corrupted, as the plan counts them."""
@@ -72,6 +70,10 @@ class Batch(TypedDict, total=False):
     """(N,) replaced token detection only: integers below 2**30 that decide what a target is replaced by."""
     texts: list[tuple[str, str]]
     """Prediction only: (id, text) of each row."""
+    rows: list[dict[str, Any]]
+    """(R) where metrics or predictions need them: the examples' columns as they were read."""
+    at_once: int
+    """Prediction only: how many rows to generate for at a time."""
     step_counts: dict[str, int]
     """The same, summed over all micro-batches and processes of the optimizer step. The loader writes it."""
 

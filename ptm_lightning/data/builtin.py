@@ -149,10 +149,34 @@ def entities() -> Iterator[Row]:
             yield {"tokens": tokens, "tags": kinds}
 
 
+def summaries() -> Iterator[Row]:
+    """Docstrings whose first paragraph is one line, which sums up the rest: to try summarization.
+
+    Returns:
+        An iterator of {"document", "summary", "name"}, in an order that depends on the Python version alone.
+    """
+    for row in python():
+        summary, _, document = row["text"].partition("\n\n")
+        if row["module"] != "pydoc_data" and "\n" not in summary and len(document) >= SHORTEST:
+            yield {"document": document.strip(), "summary": summary, "name": row["name"]}
+
+
+def number_words() -> Iterator[Row]:
+    """English numbers in words and the German ones, made by rule: to try translation.
+
+    Returns:
+        An iterator of {"en", "de"}, always the same.
+    """
+    rows: Iterator[Row] = import_module("ptm_lightning.data.number_words").number_words()  # numpy only if it is needed
+    return rows
+
+
 BUILTIN: dict[str, Callable[[], Iterator[Row]]] = {
     "entities": entities,
     "modules": modules,
+    "number_words": number_words,
     "python": python,
     "questions": questions,
+    "summaries": summaries,
 }
 """What stands after `builtin:`."""

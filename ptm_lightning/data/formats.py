@@ -160,6 +160,12 @@ def read_stream(lines: Iterable[bytes], where: str, text_column: str) -> Placed:
             yield number, {text_column: _decode(line, number, where).removesuffix("\n")}
 
 
+def completed(row: Row) -> Row:
+    """A row with the entries of its nested columns beside its own."""
+    nested = {name: inner for value in row.values() if isinstance(value, dict) for name, inner in value.items()}
+    return {**nested, **row}
+
+
 def _begins_json_lines(line: bytes) -> bool:
     """Whether a file's first line is a row, rather than the beginning of one value that fills the file."""
     try:

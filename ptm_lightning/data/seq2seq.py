@@ -68,7 +68,7 @@ def closed_frame(frame: Frame, tokenizer: PreTrainedTokenizerFast) -> Frame:
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     if end is None:
         raise UserError("--data.tokenizer: it has no eos (or sep) token to end a text; take one that has")
-    return frame if frame.after[-1:] == (end,) else Frame(frame.before, (*frame.after, end))
+    return frame if end in frame.after else Frame(frame.before, (*frame.after, end))
 
 
 def lay_out_closed(start: Ints, length: Ints, draw: Ints, *, layout: Layout, longest: int, frame: Frame) -> Pieces:

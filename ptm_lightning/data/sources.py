@@ -20,6 +20,7 @@ from ptm_lightning.data.formats import (
     Row,
     SplitText,
     as_text,
+    completed,
     format_of,
     read_file,
     read_stream,
@@ -55,8 +56,7 @@ def resolve(names: Sequence[str], flag: str) -> list[Source]:
         One source per name, in the same order.
 
     Raises:
-        UserError: For a name that means nothing, a folder or glob without supported files, and a file that is empty,
-            unreadable or of an unknown format.
+        UserError: For a name that means nothing, no supported files, and one that is empty, unreadable or unknown.
     """
     return [_resolve_one(name, flag) for name in names]
 
@@ -78,13 +78,13 @@ def read(
         flag: The flag it stands behind, for messages.
         split_text: Whether a .txt file holds documents split by blank lines, or one a line.
         columns: The task's column name to the user's, {"text": "body"}. Text files and built-in text have no columns to
-            name, so it doesn't touch them.
+            name, so it doesn't touch them. A column may also stand inside another, as in {"translation": {"en": ...}}.
         required: The task's columns that must be there and hold text, or tokens of it.
         check: Takes each row, and the place to name when it refuses it.
         hub_split: The split of a data set on the hub.
 
     Returns:
-        An iterator of rows with the task's column names; other columns come along as they are.
+        An iterator of rows with the task's column names, and all other columns.
 
     Raises:
         UserError: While iterating, with the flag, file and line, for data that can't be read or lack a column.
@@ -96,6 +96,8 @@ def read(
         wanted = {name: mapping.get(name, name) for name in (*required, *mapping)}
         needed = frozenset(wanted.values())
         for place, row in rows:
+            if not row.keys() >= needed:
+                row = completed(row)
             if not row.keys() >= needed:
                 _refuse_columns(row, wanted, f"{where}:{place}", flag)
             if mapping:

@@ -125,3 +125,13 @@ def test_entities_are_tagged_by_rule() -> None:
     pairs = [pair for row in rows for pair in pairwise([("", "O"), *zip(row["tokens"], row["tags"], strict=True)])]
     assert all(before[1][2:] == after[1][2:] for before, after in pairs if after[1][0] == "I")
     assert all((tag == "B-constant") == (token in ("None", "True", "False")) for _, (token, tag) in pairs)
+
+
+def test_summaries_are_first_lines_of_docstrings(rows: list[dict[str, str]]) -> None:
+    texts = {(row["name"], " ".join(row["text"].split())) for row in rows}  # a name may be defined twice
+    summaries = list(BUILTIN["summaries"]())
+    assert len(summaries) > 1_000
+    for row in summaries:
+        assert (row["name"], " ".join(f"{row['summary']} {row['document']}".split())) in texts
+        assert "\n" not in row["summary"]
+        assert not row["name"].startswith("pydoc_data")

@@ -1,0 +1,222 @@
+"""TextGeneration: what tasks share that answer a text with another one, such as summarization and translation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.seq2seq import prompts
+from ptm_lightning.data.target_text import TERM
+from ptm_lightning.errors import UserError
+from ptm_lightning.evaluation import Record
+from ptm_lightning.finetuning import FineTuning
+from ptm_lightning.generate import Generation, answer_sorted
+from ptm_lightning.models.build import max_positions
+from ptm_lightning.terms import Term, Terms, perplexity, token_terms
+
+GENERATED_ROWS = 64
+"""Rows of an evaluation batch that are generated for at a time."""
+
+
+class TextGeneration(FineTuning, ABC):
+    """An encoder-decoder that answers a text with another one.
+
+    References:
+        - BART, 2019, https://arxiv.org/abs/1910.13461; T5, 2019, https://arxiv.org/abs/1910.10683
+        - label smoothing: Szegedy et al., 2015, https://arxiv.org/abs/1512.00567
+    """
+
+    auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
+    prediction_arguments: ClassVar[tuple[str, ...]] = (
+        "max_new_tokens",
+        "min_new_tokens",
+        "num_beams",
+        "length_penalty",
+        "no_repeat_ngram_size",
+        "temperature",
+        "top_p",
+    )
+
+    architecture: str = "bart"
+    """What to build from scratch when there is no backbone: a transformers model type, such as bart, t5 or marian."""
+    label_smoothing: float = 0.0
+    """Share of each target that is spread over the whole vocabulary in training; validation measures without it."""
+    validation_answers: int = 200
+    """Validation examples that are generated for while training, evenly spread; `validate` and `test` take all."""
+    max_new_tokens: int | None = None
+    """The longest answer, in tokens. Default: --data.max_target_length."""
+    min_new_tokens: int = 0
+    """The shortest answer, in tokens."""
+    num_beams: int = 1
+    """Beams of the search for the best answer; 1 takes the most likely token each time."""
+    length_penalty: float = 1.0
+    """Of beams: above 1 longer answers are preferred, below 1 shorter ones."""
+    no_repeat_ngram_size: int = 0
+    """No sequence of so many tokens comes twice in an answer; 0: any may."""
+    temperature: float | None = None
+    """Samples answers, at 1 from the network's own distribution."""
+    top_p: float = 1.0
+    """Samples from the most likely tokens that have this share together."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"--model.label_smoothing {self.label_smoothing}: give a share below 1, such as 0.1")
+        if self.top_p != 1.0 and self.temperature is None:
+            raise UserError(f"--model.top_p {self.top_p}: only means something when sampling: give --model.temperature")
+        if self.length_penalty != 1.0 and self.num_beams == 1:
+            raise UserError(
+                f"--model.length_penalty {self.length_penalty}: only beams have one: give --model.num_beams"
+            )
+        for name in ("num_beams", "validation_answers", "max_new_tokens"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"--model.{name} {value}: give at least 1")
+
+    # What a subclass says
+
+    @abstractmethod
+    def measure(self, sources: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        """Metrics of a whole evaluation, and what a trivial answer would have."""
+
+    @abstractmethod
+    def sentence_score(self, answer: str, reference: str) -> float:
+        """A metric of one answer."""
+
+    # The network
+
+    def configure_model(self) -> None:
+        """Builds the network, and says in its configs how it answers."""
+        super().configure_model()
+        if self.network is not None:
+            self._configure_answers()
+
+    def setup(self, stage: str) -> None:
+        """Takes over the target's side from the data, for there may be other languages than in training."""
+        super().setup(stage)
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None:
+            self.link = replace(self._link, target_side=data.link.target_side)
+            self._configure_answers()
+        assert self.network is not None
+        longest, places = self._longest_answer(), max_positions(self.network)
+        if places is not None and longest > places:
+            raise UserError(
+                f"--model.max_new_tokens {longest}: the model has {places} positions; give at most {places}"
+            )
+        if self.min_new_tokens > longest:
+            raise UserError(f"--model.min_new_tokens {self.min_new_tokens}: the longest answer has {longest} tokens")
+
+    def _longest_answer(self) -> int:
+        if self.max_new_tokens is not None:
+            return self.max_new_tokens
+        return int(self._link.target_side.get("max_length", self._link.max_length))
+
+    def _configure_answers(self) -> None:
+        """Writes how the decoder begins, and how answers are generated, into the network's configs."""
+        assert self.network is not None
+        side, config = self._link.target_side, self.network.config
+        kept: Any = self.network.generation_config
+        names = (
+            "decoder_start_token_id",
+            "bos_token_id",
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+            "bad_words_ids",
+        )
+        ids = {name: getattr(kept, name) for name in names} | side.get("ids", {})
+        if side and ids["decoder_start_token_id"] is None:
+            ids["decoder_start_token_id"] = side["last"]  # mBART: the last token of the targets comes first
+        config.decoder_start_token_id = ids["decoder_start_token_id"]
+        settings = Generation(
+            max_new_tokens=self._longest_answer(),
+            num_beams=self.num_beams,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            min_new_tokens=self.min_new_tokens,
+            length_penalty=self.length_penalty,
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
+        )
+        answers = settings.config(pad_token_id=config.pad_token_id, eos_token_id=config.eos_token_id, **ids)
+        self.network.generation_config = answers
+        if side.get("prefix"):
+            config.task_specific_params = {side["purpose"]: {"prefix": side["prefix"]}}
+        self.link = self._link.with_network(self.auto_class, config)
+
+    # The loss and the metrics
+
+    def terms(self, batch: Batch) -> Terms:
+        """Cross-entropy of the targets, in nats; in evaluation without label smoothing, and with accuracy."""
+        logits = self.logits_at_targets(batch).float()  # (N, vocabulary)
+        if self.training and self.label_smoothing:
+            loss = functional.cross_entropy(
+                logits, batch["targets"], reduction="sum", label_smoothing=self.label_smoothing
+            )
+            return {TERM: Term(loss, batch["counts"][TERM])}
+        return token_terms(TERM, logits, batch, training=self.training)
+
+    def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
+        """Adds the perplexity, where the loss is not smoothed."""
+        smoothed = prefix == "train" and self.label_smoothing
+        return metrics if smoothed else metrics | {f"{prefix}/perplexity": perplexity(metrics[f"{prefix}/loss"])}
+
+    def evaluate(self, batch: Batch) -> tuple[Terms, list[Record]]:
+        """The terms, and source, answer and reference of each example that is generated for."""
+        chosen = self._chosen(batch["examples"])
+        inputs, rows = prompts(batch), batch["rows"]
+        answers = self.answers([inputs[row] for row in chosen], GENERATED_ROWS)
+        records = [
+            {"example": int(batch["examples"][row]), "answer": answer, **self._texts(rows[row])}
+            for row, answer in zip(chosen, answers, strict=True)
+        ]
+        return self.terms(batch), records
+
+    def _texts(self, row: Mapping[str, Any]) -> dict[str, str]:
+        source, target = self._link.target_side["fields"]
+        return {"source": row[source], "reference": row[target]}
+
+    def _chosen(self, examples: Tensor) -> list[int]:
+        """The rows that are generated for: all, but while training only some examples, evenly spread."""
+        rows = torch.arange(len(examples))
+        if self.trainer.state.fn != "fit":
+            return rows.tolist()
+        total = int(self._link.provenance["validation"]["documents"])
+        some = min(self.validation_answers, total)
+        place = examples.cpu() * some
+        return rows[(place + some) // total > place // total].tolist()
+
+    def score(self, records: Sequence[Record]) -> dict[str, float]:
+        """The task's metrics over all answers."""
+        return self.measure(*([record[name] for record in records] for name in ("source", "answer", "reference")))
+
+    # Answers
+
+    def answers(self, inputs: list[list[int]], at_once: int) -> list[str]:
+        """The answers to inputs of the encoder, in their order."""
+        network, tokenizer = self.network, self.tokenizer()
+        assert network is not None
+        assert tokenizer is not None
+        found = answer_sorted(network, inputs, at_once, self.seed)
+        options: Any = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return [str(tokenizer.decode(ids, **options)).strip() for ids in found]
+
+    def examples(self, batch: Batch) -> list[dict[str, str]]:
+        """Rows of a batch: source, reference, answer, and its score."""
+        shown = []
+        for row, answer in zip(batch["rows"], self.answers(prompts(batch), GENERATED_ROWS), strict=True):
+            texts = self._texts(row)
+            score = f"{self.sentence_score(answer, texts['reference']):.3f}"
+            shown.append({**texts, "answer": answer, "score": score})
+        return shown
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """The answer to each text."""
+        answers = self.answers(prompts(batch), batch["at_once"])
+        return [
+            {"id": id_, "text": text, "prediction": answer}
+            for (id_, text), answer in zip(batch["texts"], answers, strict=True)
+        ]

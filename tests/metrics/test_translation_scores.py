@@ -1,0 +1,73 @@
+"""BLEU, chrF++ and TER as sacrebleu has them."""
+
+import random
+
+import pytest
+import sacrebleu
+
+from ptm_lightning.metrics.translation import sentence_score, signatures, translation_scores
+
+WORDS = [
+    "Das",
+    "Haus",
+    "ist",
+    "groß",
+    ",",
+    "und",
+    "der",
+    "Hund",
+    "schläft",
+    ".",
+    "Nein",
+    "!",
+    "3,5",
+    "Tage",
+    "naïv",
+    "'ne",
+    "U-Bahn",
+]
+
+
+def test_scores_equal_sacrebleu_over_the_corpus():
+    draw = random.Random(0)
+    right = [" ".join(draw.choices(WORDS, k=draw.randrange(4, 20))) for _ in range(60)]
+    said = [" ".join(word if draw.random() < 0.8 else draw.choice(WORDS) for word in text.split()) for text in right]
+    said[:4] = ["", "Haus", "Das", "Das Haus ist groß"]
+    assert translation_scores(said, right, "de") == {
+        "bleu": pytest.approx(sacrebleu.corpus_bleu(said, [right]).score),
+        "chrf": pytest.approx(sacrebleu.corpus_chrf(said, [right], word_order=2).score),
+        "ter": pytest.approx(sacrebleu.corpus_ter(said, [right]).score),
+    }
+    by_sentence = [translation_scores([a], [b], "de")["bleu"] for a, b in zip(said, right, strict=True)]
+    assert abs(translation_scores(said, right, "de")["bleu"] - sum(by_sentence) / 60) > 1  # it is no mean
+
+
+@pytest.mark.parametrize(("language", "cut"), [("zh", "zh"), ("zh_CN", "zh"), ("zho_Hans", "zh"), ("ja_XX", "char")])
+def test_languages_without_spaces(language: str, cut: str):
+    said, right = ["我们今天去公园散步吧"], ["我们今天去大公园散步"]
+    found = translation_scores(said, right, language)
+    assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(said, [right], tokenize=cut).score)
+    assert found["bleu"] > 40
+    assert 0 < found["ter"] < 50  # words of one character each
+    assert translation_scores(said, right, "de")["bleu"] == 0
+    assert f"tok:{cut}" in signatures(language)["bleu"]
+
+
+@pytest.mark.parametrize("text", ["", "Haus"])
+def test_short_answers(text: str):
+    found = translation_scores([text], ["Das Haus ist groß"], "de")
+    assert found["bleu"] == 0
+    assert found["ter"] == (100 if not text else 75)
+
+
+def test_a_copy_of_the_reference_is_perfect():
+    text = ["Das Haus ist sehr groß."]
+    assert translation_scores(text, text, "de") == {"bleu": pytest.approx(100), "chrf": 100, "ter": 0}
+    assert sentence_score(*text, *text) == 100 > sentence_score("Das Haus", *text) > 0
+
+
+def test_signatures_say_what_was_done():
+    found = signatures("de")
+    assert found["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert "nw:2" in found["chrf"]
+    assert "tok:tercom" in found["ter"]

@@ -1,0 +1,280 @@
+"""What tasks share that answer with text: which examples are generated for, by which settings, in which order."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from ptm_lightning.tasks import Summarization, SummarizationData, TranslationData
+
+from ptm_lightning.__main__ import main
+from ptm_lightning.data.seq2seq import prompts
+from ptm_lightning.data.target_text import WINDOW
+from ptm_lightning.errors import UserError
+from ptm_lightning.generate import answer_sorted
+from ptm_lightning.testing_case import tiny
+from ptm_lightning.testing_texts import document
+
+
+def rows_file(folder: Path, count: int = 60) -> Path:
+    rows = [{"document": document(i), "summary": document(i).partition(" .")[0]} for i in range(count)]
+    return write(folder / "rows.jsonl", rows)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def trainer_for(folder: Path, steps: int) -> Trainer:
+    return Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
+    )  # fmt: skip
+
+
+def prepared(source: Path, task: dict[str, Any] | None = None, steps: int = 0, **data: Any) -> tuple[Any, Any]:
+    model = Summarization(**({"overrides": tiny("bart"), "max_new_tokens": 12} | (task or {})))
+    arguments: dict[str, Any] = {"max_length": 128, "max_target_length": 40, "batch_size": 8, "vocab_size": 300}
+    module = SummarizationData(train=[str(source)], **(arguments | data))
+    trainer_for(source.parent, steps).fit(model, module)
+    return model, module
+
+
+def test_training_validates_on_some_answers_and_validate_on_all(tmp_path: Path):
+    task, data = prepared(rows_file(tmp_path), {"validation_answers": 5}, validation_share=0.3)
+    batches: Any = list(data.val_dataloader())
+    seen = []
+    task.measure = lambda sources, answers, references: seen.append((sources, references)) or {}
+    for verb, wanted in (("fit", 5), ("validate", 18)):
+        task.trainer.state.fn = verb
+        chosen = sorted(n for batch in batches for n in batch["examples"][task._chosen(batch["examples"])].tolist())
+        assert len(chosen) == wanted
+    assert chosen == list(range(18))
+    task.trainer.state.fn = "fit"
+    some = sorted(n for batch in batches for n in batch["examples"][task._chosen(batch["examples"])].tolist())
+    assert all(3 <= b - a <= 4 for a, b in pairwise(some))  # evenly spread
+    trainer_for(tmp_path, 0).validate(task, data, verbose=False)
+    kept = list(data.corpus.validation.rows(range(18)))
+    assert seen == [([row["document"] for row in kept], [row["summary"] for row in kept])]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 3},
+        {"max_new_tokens": 3},
+        {"min_new_tokens": 12},
+        {"no_repeat_ngram_size": 1},
+        {"temperature": 2.0},
+        {"temperature": 2.0, "top_p": 0.05},
+        {"num_beams": 3, "length_penalty": 5.0},
+    ],
+    ids=str,
+)
+def test_settings_are_transformers_own_and_the_order_is_kept(tmp_path: Path, settings: dict[str, Any]):
+    """What each input gets is what transformers generates for it alone by the config that is exported."""
+    task, data = prepared(rows_file(tmp_path, 30), settings, steps=2)
+    inputs = [ids for batch in data.train_dataloader() for ids in prompts(batch)][:12]
+    inputs = inputs[::2] + inputs[1::2]
+    at_once = 1 if "temperature" in settings else 5  # a sample depends on what is drawn for the others
+    found = answer_sorted(task.network, inputs, at_once, seed=7)
+    config = task.network.generation_config
+    for ids, ours in zip(inputs, found, strict=True):
+        torch.manual_seed(7)
+        row = task.network.eval().generate(torch.tensor([ids]), generation_config=config)[0, 1:].tolist()
+        end = row.index(config.eos_token_id) if config.eos_token_id in row else len(row)
+        assert row[:end] == ours
+    for name, value in settings.items():
+        assert getattr(config, name) == value
+
+
+def test_long_and_short_texts_are_answered_in_their_order(tmp_path: Path):
+    task, _ = prepared(rows_file(tmp_path), steps=2)
+    texts = [document(i) * (1 + i % 3) for i in range(40)]
+    answers = {}
+    for size in (1, 3, None):
+        module = SummarizationData(text=texts, batch_size=size)
+        found = [row for part in trainer_for(tmp_path, 0).predict(task, module) for row in part]
+        assert [row["id"] for row in found] == list(map(str, range(40)))
+        assert [row["text"] for row in found] == texts
+        answers[size] = [row["prediction"] for row in found]
+    assert answers[1] == answers[3] == answers[None]
+    module = SummarizationData(text=["a"] * (3 * WINDOW + 1), batch_size=3)
+    parts = trainer_for(tmp_path, 0).predict(task, module)
+    assert [len(part) for part in parts] == [3 * WINDOW, 1]
+
+
+def test_plain_text_is_predicted_for_and_cuts_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    task, _ = prepared(rows_file(tmp_path), steps=1)
+    (tmp_path / "texts.txt").write_text(f"short\n{'long ' * 300}\n")
+    module = SummarizationData(predict=[str(tmp_path / "texts.txt")], max_length=64)
+    (found,) = trainer_for(tmp_path, 0).predict(task, module)
+    assert [row["text"] for row in found] == ["short", "long " * 300]
+    assert "--data.max_length 64: cuts 1 of 2 texts to predict for" in caplog.text
+
+
+def test_sides_are_cut_apart_and_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    rows = [{"document": "a " * (5 if i % 2 else 90), "summary": "b " * (90 if i % 4 else 5)} for i in range(40)]
+    _, data = prepared(
+        write(tmp_path / "rows.jsonl", rows), max_length=32, max_target_length=16, validation_share=0.25, test_share=0
+    )
+    assert "--data.max_length 32: cuts " in caplog.text
+    assert "--data.max_target_length 16: cuts " in caplog.text
+    for batch in data.train_dataloader():
+        assert batch["input_ids"].shape[1] <= 32
+        assert batch["decoder_input_ids"].shape[1] <= 16
+        assert batch["targets"][batch["decoder_lengths"].cumsum(0) - 1].eq(data.hf_tokenizer.eos_token_id).all()
+    assert data.link.max_length == 32
+    assert data.link.target_side["max_length"] == 16
+
+
+def test_rows_that_lack_a_side_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    rows = [{"document": document(i), "summary": "" if i % 5 == 0 else " \n" if i % 5 == 1 else "s"} for i in range(40)]
+    _, data = prepared(write(tmp_path / "rows.jsonl", rows))
+    assert "--data.train: 16 rows are left out, for document or summary is empty in them" in caplog.text
+    stores = (data.corpus.train, data.corpus.validation, data.corpus.test)
+    assert sum(map(len, stores)) == 24
+    assert data.corpus.sources == (0, len(data.corpus.train))
+    assert {row["summary"] for store in stores for row in store.rows(range(len(store)))} == {"s"}
+    with pytest.raises(UserError, match=r"--data.train: no row with text"):
+        prepared(write(tmp_path / "none.jsonl", [{"document": document(i), "summary": ""} for i in range(20)]))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"label_smoothing": 1.0}, r"--model.label_smoothing 1.0: give a share below 1"),
+        ({"top_p": 0.5}, r"--model.top_p 0.5: only means something when sampling"),
+        ({"length_penalty": 2.0}, r"--model.length_penalty 2.0: only beams have one"),
+        ({"num_beams": 0}, "give at least 1"),
+        ({"validation_answers": 0}, "give at least 1"),
+        ({"max_new_tokens": 500}, r"--model.max_new_tokens 500: the model has 128 positions; give at most 128"),
+        ({"max_new_tokens": 0}, r"--model.max_new_tokens 0: give at least 1"),
+        ({"min_new_tokens": 13}, r"--model.min_new_tokens 13: the longest answer has 12 tokens"),
+        ({"head_learning_rate": 0.1}, r"--model.head_learning_rate: the network has no head beside its body"),
+        ({"frozen_layers": -1}, r"--model.frozen_layers -1: leaves nothing to learn; give fewer"),
+    ],
+)
+def test_wrong_arguments_are_refused(tmp_path: Path, task: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message):
+        prepared(rows_file(tmp_path), task)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"max_length": 2}, r"--data.max_length 2: no room beside 2 special tokens"),
+        ({"max_target_length": 2}, r"--data.max_target_length 2: no room beside 2 special tokens"),
+        ({"columns": {"summary": "tldr"}}, r"no column 'tldr'; the columns are document, summary"),
+    ],
+)
+def test_wrong_data_are_refused(tmp_path: Path, data: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message):
+        prepared(rows_file(tmp_path), **data)
+
+
+@pytest.mark.parametrize("architecture", ["bart", "t5"])
+def test_layers_are_frozen_from_below(tmp_path: Path, architecture: str):
+    """Of encoder and decoder alike; T5, whose parts have no common prefix, too."""
+    options = {"architecture": architecture, "overrides": tiny(architecture), "frozen_layers": 1}
+    with_two = {"bart": {"encoder_layers": 2, "decoder_layers": 2}, "t5": {"num_layers": 2, "num_decoder_layers": 2}}
+    task, _ = prepared(rows_file(tmp_path), options | {"overrides": tiny(architecture) | with_two[architecture]})
+    first, second = {"bart": (".layers.0.", ".layers.1."), "t5": (".block.0.", ".block.1.")}[architecture]
+    for name, parameter in task.network.named_parameters():
+        frozen = first in name or "embed" in name or "shared" in name
+        assert parameter.requires_grad != frozen, name
+        assert frozen or second in name or "layer_norm" in name
+
+
+def test_examples_show_answer_and_score(tmp_path: Path):
+    task, data = prepared(rows_file(tmp_path))
+    batch: Any = next(iter(data.val_dataloader()))
+    task.answers = lambda inputs, at_once: [row["summary"] for row in batch["rows"]]
+    shown = task.examples(batch)
+    assert [row["source"] for row in shown] == [row["document"] for row in batch["rows"]]
+    assert all(row["reference"] == row["answer"] and row["score"] == "1.000" for row in shown)
+    assert "targets: " in data.show_row(batch, 0)
+
+
+SCRIPT = """
+import json, sys
+from lightning.pytorch import Trainer
+from ptm_lightning.tasks import Summarization, SummarizationData
+from ptm_lightning.testing_case import tiny
+
+source, cache, processes = sys.argv[1:]
+task = Summarization(overrides=tiny("bart"), max_new_tokens=8)
+data = SummarizationData(
+    train=[source], max_length=128, max_target_length=40, batch_size=3, vocab_size=300, cache_dir=cache, test_share=0.3
+)
+trainer = Trainer(
+    accelerator="cpu", devices=int(processes), strategy="ddp" if processes == "2" else "auto", logger=False,
+    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+)
+seen, measure = [], task.measure
+task.measure = lambda *texts: seen.append(texts) or measure(*texts)
+metrics = trainer.test(task, data, verbose=False)[0]
+if trainer.is_global_zero:
+    print(json.dumps({"seen": seen, **metrics}))
+"""
+
+
+def test_two_processes_score_every_example_once(tmp_path: Path, cache: Path):
+    (tmp_path / "run.py").write_text(SCRIPT)
+    source = rows_file(tmp_path)
+    found = []
+    for processes in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "run.py"), str(source), str(cache), processes],
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))
+    one, two = found
+    assert one["seen"] == two["seen"]
+    assert len(one["seen"][0][0]) == 18
+    del one["seen"], two["seen"]
+    assert one == pytest.approx(two, rel=1e-5)
+
+
+def test_a_text_without_columns_is_the_first_field():
+    assert [t.text for t in TranslationData(text=["one"]).predict_inputs()] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "scores", "text"),
+    [
+        ("translation", ("bleu", "bleu_copy", "chrf", "ter"), "two, one"),
+        ("summarization", ("rougeL", "rougeL_lead3"), "A"),
+    ],
+)
+def test_a_preset_runs_from_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    preset: str,
+    scores: Any,
+    text: str,
+):
+    """Through the real command line: fit, test, predict."""
+    monkeypatch.chdir(tmp_path)
+    small = [f"--model.overrides={json.dumps(tiny('bart'))}", "--data.vocab_size=400", "--data.max_length=64"]
+    short = ["--model.validation_answers=3", "--model.max_new_tokens=5", "--trainer.accelerator=cpu"]
+    assert main(["fit", "--config", preset, *small, *short, "--trainer.max_steps=2", "--run_dir=run"]) == 0
+    screen = capfd.readouterr().out
+    assert all(f"val/{name} " in screen for name in scores)
+    assert "  reference " in screen
+    assert main(["test", "--run_dir=run", "--trainer.limit_test_batches=2", "--trainer.accelerator=cpu"]) == 0
+    screen = capfd.readouterr().out
+    assert all(f"test/{name} " in screen for name in scores)
+    assert main(["predict", "--run_dir=run", "--text", text, "--model.num_beams=2", "--trainer.accelerator=cpu"]) == 0
+    (line,) = capfd.readouterr().out.splitlines()
+    assert json.loads(line).keys() == {"id", "text", "prediction"}
+    assert (tmp_path / "run" / "model" / "generation_config.json").exists()
