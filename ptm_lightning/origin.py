@@ -43,14 +43,14 @@ def start_run(task: Task, name: str) -> None:
         UserError: There is nothing of that name.
     """
     if (checkpoint := _checkpoint(name)) is None:
-        _take_arguments(task, {"backbone": name})
+        _take_arguments(task, {"backbone": name, "overrides": None})
         return
     if other := _other_head(task, checkpoint):
         folder = checkpoint.parent.parent / "model"
         if not (folder / "config.json").exists():
             raise UserError(f"--init_from {name}: is an {other}; export it and give --init_from the folder")
         say(f"--init_from {name}: is an {other}; starting from {folder} with a new head")
-        _take_arguments(task, {"backbone": str(folder)})
+        _take_arguments(task, {"backbone": str(folder), "overrides": None})
         return
     start_from(task, checkpoint)
     assert task.link is not None

@@ -44,6 +44,8 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
         return network_from_config(auto_class, link.network)
     labels = HeadLabels(link.labels, link.problem_type) if link.labels or link.problem_type else None
     if start.backbone:
+        if start.overrides:
+            say("--model.overrides: not used, for the backbone has a config of its own")
         network = load_network(auto_class, start.backbone, start.seed, labels)
         _extend(network, link)
         return network
