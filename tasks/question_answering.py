@@ -47,7 +47,7 @@ ROWS = 32
 
 
 class QuestionAnsweringData(ExampleData):
-    """Questions on contexts, with the stretches of these that answer them: SQuAD's files, or rows of four columns.
+    """Questions on contexts, with the stretches of these that answer them: SQuAD's files, or rows.
 
     A context that is too long for a row is cut into windows that overlap.
     """
