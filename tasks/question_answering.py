@@ -109,7 +109,7 @@ class QuestionAnsweringData(ExampleData):
     def facts(self) -> dict[str, str]:
         """How often rows repeat, and how many questions have no answer."""
         provenance = self.corpus.provenance
-        shares = {f"rows that are {name}": f"{count:,}" for name, count in provenance["duplicates"].items()}
+        shares = {f"rows whose text is {name}": f"{count:,}" for name, count in provenance["duplicates"].items()}
         return shares | {name: f"{count:,}" for name, count in provenance["questions"].items()}
 
     def show_row(self, batch: Batch, row: int) -> str:
