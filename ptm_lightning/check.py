@@ -12,6 +12,7 @@ from ptm_lightning.data.batch import Batch, target_width
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer import ordinary_ids
+from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding
 from ptm_lightning.task import Task
 
@@ -34,6 +35,9 @@ def check(task: Task, data: TaskData, trainer: Trainer) -> bool:
 
     Returns:
         Whether all holds.
+
+    Raises:
+        UserError: There is nothing that it could be held to.
     """
     trainer.strategy.connect(task)
     data.trainer = task.trainer = trainer
@@ -42,7 +46,9 @@ def check(task: Task, data: TaskData, trainer: Trainer) -> bool:
     data.setup("fit")
     task.setup("check")
     seen = list(islice(seen_batches(data), BATCHES))
-    findings = [*data.findings(seen), *sight(task, data, [batch for _, batch in seen])]
+    findings = [*data.findings(seen), *sight(task, data, [batch for _, batch in seen if "target_index" in batch])]
+    if not findings:
+        raise UserError(f"check: {type(task).__name__} hides nothing from its targets; inspect shows its batches")
     print_findings(findings)
     return not any(finding.wrong for finding in findings)
 

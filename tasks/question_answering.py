@@ -46,7 +46,7 @@ ROWS = 32
 
 
 class QuestionAnsweringData(ExampleData):
-    """Questions on contexts, with the stretches of these that answer them: SQuAD's files, or rows of four columns.
+    """Questions on contexts, with the stretches of these that answer them: SQuAD's files, or rows.
 
     A context that is too long for a row is cut into windows that overlap.
     """
@@ -108,7 +108,7 @@ class QuestionAnsweringData(ExampleData):
     def facts(self) -> dict[str, str]:
         """How often rows repeat, and how many questions have no answer."""
         provenance = self.corpus.provenance
-        shares = {f"rows that are {name}": f"{count:,}" for name, count in provenance["duplicates"].items()}
+        shares = {f"rows whose text is {name}": f"{count:,}" for name, count in provenance["duplicates"].items()}
         return shares | {name: f"{count:,}" for name, count in provenance["questions"].items()}
 
     def show_row(self, batch: Batch, row: int) -> str:

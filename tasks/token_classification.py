@@ -14,7 +14,6 @@ from ptm_lightning.data.answers import Span, trimmed
 from ptm_lightning.data.batch import Batch, in_parts
 from ptm_lightning.data.example_data import ExampleData
 from ptm_lightning.data.example_store import ExampleStore
-from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.labels import Labels
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.predict import Text
@@ -159,12 +158,12 @@ class TokenClassification(FineTuning):
         return ("val/f1" if marks_entities(self._link.labels) else "val/accuracy"), "max"
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
-        """Sentences of a batch, with the right tags and those that the window's own words get."""
+        """The words that are read in each window of a batch, with the right tags and those they get."""
         _, records = self.evaluate(batch)
         return [
             {
-                "tokens": as_text(row["tokens"]),
-                "tags": " ".join(record["right"]),
+                "tokens": " ".join(row["tokens"][number] for number, _ in record["guessed"]),
+                "tags": " ".join(record["right"][number] for number, _ in record["guessed"]),
                 "guessed": " ".join(tag for _, tag in record["guessed"]),
             }
             for row, record in zip(batch["rows"], records, strict=True)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ptm_lightning.data.windows import cut_windows
+from ptm_lightning.data.windows import cut_windows, owned
 
 
 def slid(question: int | None, context: int, room: int, stride: int) -> list[tuple[int, int, int]]:
@@ -38,3 +38,23 @@ def test_windows_leave_nothing_out(fields: int, room: int, stride: int) -> None:
         assert mine[-1][1] == row[-1]
         assert all(begin <= end for (_, end), (begin, _) in pairwise(mine))
     assert (cut.lengths.sum(axis=1) <= room).all()
+
+
+@pytest.mark.parametrize(("room", "stride"), [(2, 1), (7, 2), (8, 8), (20, 6), (9, 4)])
+def test_each_token_is_the_own_of_the_window_that_cuts_least_beside_it(room: int, stride: int) -> None:
+    lengths = np.random.default_rng(1).integers(1, 60, size=(200, 1))
+    cut = cut_windows(lengths, room, stride)
+    first, end = owned(cut, lengths[cut.example, 0], room, stride)
+    for example, (whole,) in enumerate(lengths.tolist()):
+        windows = [number for number, mine in enumerate(cut.example.tolist()) if mine == example]
+
+        def context(number: int, token: int, whole: int = whole) -> int:
+            """Tokens up to the nearer of the window's cuts; the ends of the text are none."""
+            begin, behind = int(cut.begin[number]), int(cut.begin[number] + cut.lengths[number, 0])
+            left = token - begin if begin else whole
+            right = behind - 1 - token if behind < whole else whole
+            return min(left, right) if begin <= token < behind else -1
+
+        for token in range(whole):
+            (mine,) = [number for number in windows if first[number] <= token < end[number]]
+            assert context(mine, token) == max(context(number, token) for number in windows)

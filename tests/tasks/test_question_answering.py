@@ -328,3 +328,11 @@ def test_the_command_line_from_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     lines = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
     assert json.loads(Path("answers.json").read_text()) == {line["id"]: line["prediction"] for line in lines}
     assert [line["id"] for line in lines] == [row["id"] for row in rows]
+
+
+def test_there_is_nothing_to_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = write(tmp_path / "rows.jsonl", [example(number) for number in range(40)])
+    network = [f"--model.overrides={json.dumps(TINY)}", "--data.vocab_size=300", "--data.max_length=48"]
+    assert main(["check", "--config=question_answering", f"--data.train={rows}", *network]) == 2
+    message = "error: check: QuestionAnswering hides nothing from its targets; inspect shows its batches"
+    assert capsys.readouterr().err.splitlines()[-1] == message
