@@ -14,15 +14,15 @@ help: ## print these lines
 fit: $(READY) ## train the embedded default; ARGS="..." adds or replaces arguments
 	@$(BIN)/python -m ptm_lightning fit $(ARGS)
 
-test: lint ## lint, then all tests; ARGS="..." goes to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+test: lint ## lint, then all tests in two processes; ARGS="..." goes to pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) ## ours beside the peers, in one run; ARGS="..." goes to the benchmark
+bench: $(READY) ## ours beside the peers, in one run; ARGS="--suite objectives" for one part of it
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean: ## remove the environment, caches and build outputs (runs/ stays)

@@ -1,8 +1,13 @@
-"""Masked-language-model training beside the peers, on the same network, weights, text and precision, as ratios.
+"""Training beside the peers, on the same network, weights, text and precision, as ratios.
 
     python benchmarks/bench.py                                     on the text that Python carries
     python benchmarks/bench.py --text corpus.jsonl.gz --json bench.json
+    python benchmarks/bench.py --suite objectives                  one of: training, costs, objectives
     python benchmarks/bench.py --quick                             shows that it works; its numbers mean nothing
+
+`training` is masked language modelling beside all peers, `costs` what ours costs beyond the network, `objectives` the
+presets at size tiny: data modules against networks, the trainer's loop against a bare one, and causal and permutation
+language modelling beside transformers.Trainer with its own collators.
 
 Speed is useful tokens per second: padding isn't counted, nor are the first steps. Each measurement is a process of its
 own, so that no setting leaks into another; ours and the peers take turns, and a ratio is that of one turn. Nothing is
@@ -16,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +35,12 @@ TOLERANCES = {"fp32": {"loss": 1e-5, "gradient": 1e-4}, "bf16": {"loss": 2e-2, "
 """What loss (absolute) and gradient (relative) may differ by; in bf16 both sides round, in different places."""
 GOALS = {("rows", "fp32"): 6.0, ("rows", "bf16"): 4.0}
 """What ours is to reach against `transformers.Trainer`."""
+PRESETS = ("bert", "roberta", "albert", "gpt", "xlnet", "t5", "bart", "electra")
+PEER_PRESETS = ("gpt", "xlnet")
+"""Those whose peer is no masked language modelling."""
+SUITES = ("training", "costs", "objectives")
+LOADER_GOAL = 10
+"""Times as fast as the network trains on batches, these are to be prepared."""
 BUSY = 0.3
 """Load, for each core, above which ratios are noise."""
 LOOP_TOKENS = 512
@@ -39,7 +50,7 @@ Numbers = dict[str, float]
 
 
 def work(file: str, job: Job) -> Numbers:
-    """Runs a job of `peers.py` or `limits.py` in a process of its own.
+    """Runs a job of `peers.py`, `limits.py` or `objectives.py` in a process of its own.
 
     Raises:
         SystemExit: It failed; with the end of what it said.
@@ -53,30 +64,30 @@ def work(file: str, job: Job) -> Numbers:
     return result
 
 
-def check_agreement(job: Job) -> Numbers:
+def check_agreement(job: Job, file: str = "peers.py") -> Numbers:
     """Loss and gradient against the peers'.
 
     Raises:
         SystemExit: They differ.
     """
-    found, allowed = work("peers.py", replace(job, what="agree")), TOLERANCES[job.precision]
+    found, allowed = work(file, replace(job, what="agree")), TOLERANCES[job.precision]
     text = f"loss differs by {found['loss']:.1e}, gradient by {found['gradient']:.1e} of its norm"
     if any(not found[name] <= allowed[name] for name in allowed):
         raise SystemExit(f"bench.py: ours and the peers don't agree in {job.precision}, so nothing is compared: {text}")
-    print(f"{job.precision}: ours and the peers agree: {text}", flush=True)
+    print(f"{job.preset or 'mlm'}, {job.precision}: ours and the peers agree: {text}", flush=True)
     return found
 
 
-def measure(job: Job, pairs: int) -> dict[str, list[Numbers]]:
+def measure(job: Job, pairs: int, file: str = "peers.py", peers: Iterable[str] = PEERS) -> dict[str, list[Numbers]]:
     """Ours and the peers in turns.
 
     Returns:
         By name, one measurement for each turn.
     """
-    turns: dict[str, list[Numbers]] = {name: [] for name in ("ours", *PEERS)}
+    turns: dict[str, list[Numbers]] = {name: [] for name in ("ours", *peers)}
     for _ in range(pairs):
         for name, found in turns.items():
-            found.append(work("peers.py", replace(job, what=name)))
+            found.append(work(file, replace(job, what=name)))
     return turns
 
 
@@ -146,10 +157,32 @@ def costs(job: Job, pairs: int) -> dict[str, Any]:
     return results | {"memory": {"1x": once, "10x": tenfold}}
 
 
+def objectives(job: Job, precisions: Sequence[str], pairs: int) -> dict[str, Any]:
+    """Each preset's objective at size tiny."""
+    results: dict[str, Any] = {"loops": {}, "peers": {}}
+    print(f"\n{'':<10}{f'batches prepared over trained on, goal {LOADER_GOAL}':<44}trainer's loop over a bare one")
+    for preset in PRESETS:
+        turns = [work("objectives.py", replace(job, what="loop", preset=preset)) for _ in range(pairs)]
+        results["loops"][preset] = turns
+        loader, overhead = (spread([found[key] for found in turns]) for key in ("loader", "overhead"))
+        print(f"{preset:<10}{loader:<44}{overhead}", flush=True)
+    for preset in PEER_PRESETS:
+        work("objectives.py", replace(job, what="prepare", preset=preset))
+        for precision in precisions:
+            this = replace(job, preset=preset, precision=precision)
+            check_agreement(this, "objectives.py")
+            beside = measure(this, pairs, "objectives.py", ["trainer"])
+            faster = ratios(beside, "trainer")
+            print(f"{'':<10}ours over {PEERS['trainer']}, useful tokens per second: {spread(faster)}", flush=True)
+            results["peers"][f"{preset}, {precision}"] = {"turns": beside, "ratios": faster}
+    return results
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", nargs="+", default=["builtin:python"], metavar="PATH")
+    parser.add_argument("--suite", nargs="+", choices=SUITES, default=SUITES, help="default: all")
     parser.add_argument("--precision", nargs="+", choices=TOLERANCES, help="default: both; with --quick, fp32")
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps of a measurement")
     parser.add_argument("--pairs", type=int, default=5, help="turns")
@@ -164,10 +197,16 @@ def main(given: Sequence[str] | None = None) -> int:
         if own.quick:
             job = replace(job, steps=2, max_length=64, vocab_size=2000, size="tiny", text_bytes=200_000)
             pairs, precisions = 1, own.precision or ["fp32"]
-        corpus = work("peers.py", job)
-        print(f"BERT {job.size}, vocabulary {corpus['vocabulary']:,}, {corpus['tokens'] / 1e6:.1f} million tokens")
-        results = {"job": asdict(job), "corpus": corpus, "training": compare(job, precisions, pairs)}
-        results["costs"] = costs(job, pairs)
+        results: dict[str, Any] = {"job": asdict(job)}
+        if {"training", "costs"} & set(own.suite):
+            corpus = results["corpus"] = work("peers.py", job)
+            print(f"BERT {job.size}, vocabulary {corpus['vocabulary']:,}, {corpus['tokens'] / 1e6:.1f} million tokens")
+        if "training" in own.suite:
+            results["training"] = compare(job, precisions, pairs)
+        if "costs" in own.suite:
+            results["costs"] = costs(job, pairs)
+        if "objectives" in own.suite:
+            results["objectives"] = objectives(replace(job, size="tiny"), precisions, pairs)
     if own.json:
         own.json.write_text(json.dumps(results, indent=1) + "\n")
     return 0

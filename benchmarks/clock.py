@@ -35,6 +35,8 @@ class Job:
     """Of ours, as many as there are in a peer's batch of blocks."""
     text_bytes: int = 20_000_000
     """Text that is tokenized for a rate, and the smaller corpus of the memory measurement."""
+    preset: str = ""
+    """Whose objective, of `objectives.py`."""
     cache: str | None = None
     """Where ours keeps its tokens; None as everywhere."""
 

@@ -1,80 +1,30 @@
 """Runs a named experiment by the real command line and adds what came out to a results file.
 
-    python benchmarks/evidence.py mlm --text corpus.train.jsonl.gz --results evidence.jsonl
+    python benchmarks/evidence.py bert --text corpus.train.jsonl.gz --results evidence.jsonl
+    python benchmarks/evidence.py table --results evidence.jsonl
 
-What stands behind the known flags goes to `fit`, such as --model.size tiny. Interrupted, by Ctrl-C or otherwise, the
-same command goes on with `fit --resume`; the results get one line when the run is finished.
+What stands behind the known flags goes to `fit`, such as --model.size mini. Interrupted, by Ctrl-C or otherwise, the
+same command goes on with `fit --resume`; the results get one line when the run is finished. `table` prints the newest
+of each experiment: every validation metric at start and end, beside what a model has that learned the least.
 """
 
 import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from experiments import EXPERIMENTS, baselines_of, data_of, questions
 
 from ptm_lightning.checkpoint import KEY, load_checkpoint, newest_valid
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import append
-from ptm_lightning.plugins import find_class, load_plugins
+from ptm_lightning.plugins import load_plugins
 from ptm_lightning.run import environment, read_config, read_state
 from ptm_lightning.summary import read_metrics
-from ptm_lightning.task import Task
-
-SENTENCES = 10
-LENGTHS = range(12, 41)
-"""Tokens of a document that is shown."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One line of the table."""
-
-    arguments: tuple[str, ...]
-    """Of `fit`, without the text."""
-    questions: Callable[[Path], list[str]]
-    """What the finished run, by its folder, is asked."""
-
-
-def masked_sentences(run_dir: Path) -> list[str]:
-    """Short validation documents, evenly spaced, each with a whole word masked.
-
-    Args:
-        run_dir: A finished run whose validation documents were held out.
-
-    Returns:
-        Texts for `predict`.
-    """
-    config = read_config(run_dir)
-    task = find_class(config["model"].pop("class_path"), Task, "model")
-    settings = {name: value for name, value in config["data"].items() if name != "class_path"}
-    data = task.data_class(**settings)
-    data.setup("fit")
-    store, tokenizer = data.corpus.validation, data.hf_tokenizer
-    lengths = np.diff(store.offsets)
-    (fit,) = np.nonzero((lengths >= LENGTHS.start) & (lengths < LENGTHS.stop))
-    texts = []
-    for document in fit[:: max(1, len(fit) // (4 * SENTENCES))]:
-        ids = store.tokens[store.offsets[document] : store.offsets[document + 1]].tolist()
-        pieces = tokenizer.convert_ids_to_tokens(ids)
-        whole = [
-            place
-            for place, (piece, following) in enumerate(zip(pieces, [*pieces[1:], "##"], strict=True))
-            if piece.isalpha() and len(piece) > 3 and not following.startswith("##")
-        ]
-        if whole:
-            ids[whole[len(whole) // 2]] = tokenizer.mask_token_id
-            texts.append(str(tokenizer.decode(ids)))
-    return texts[:: max(1, len(texts) // SENTENCES)][:SENTENCES]
-
-
-EXPERIMENTS = {
-    "mlm": Experiment(("--config", "mlm", "--model.size", "mini", "--max_tokens", "20e6"), masked_sentences),
-}
 
 
 def ptm(*arguments: str) -> None:
@@ -108,7 +58,7 @@ def result(name: str, command: Sequence[str], run_dir: Path) -> dict[str, Any]:
     newest = newest_valid(run_dir / "checkpoints")[0]
     if newest is None:
         raise UserError(f"{run_dir}: no checkpoint; remove the folder to start over")
-    config, metrics = read_config(run_dir), read_metrics(run_dir)
+    config, metrics, data = read_config(run_dir), read_metrics(run_dir), data_of(run_dir)
     record = load_checkpoint(newest)[KEY]
     speeds = metrics.get("speed/tokens_per_second", {})
     return {
@@ -120,8 +70,18 @@ def result(name: str, command: Sequence[str], run_dir: Path) -> dict[str, Any]:
         "tokens_per_second": sum(speeds.values()) / len(speeds) if speeds else None,
         "unigram_loss": record["link"]["provenance"]["unigram_loss"],
         "curve": curve(run_dir, "val/loss"),
-        "last": {metric: steps[max(steps)] for metric, steps in metrics.items() if metric.startswith("val/")},
-        "answers": answers(run_dir, EXPERIMENTS[name].questions(run_dir)),
+        "metrics": beside_baselines(metrics, data),
+        "answers": answers(run_dir, questions(name, data)),
+    }
+
+
+def beside_baselines(metrics: dict[str, dict[int, float]], data: TaskData) -> dict[str, dict[str, float | None]]:
+    """Each validation metric: "start", "end" and "baseline", None where there is none."""
+    found = {name.removeprefix("val/"): steps for name, steps in metrics.items() if name.startswith("val/")}
+    known = baselines_of(data, {name: steps[max(steps)] for name, steps in found.items()})
+    return {
+        name: {"start": steps[min(steps)], "end": steps[max(steps)], "baseline": known.get(name)}
+        for name, steps in sorted(found.items())
     }
 
 
@@ -142,16 +102,38 @@ def answers(run_dir: Path, texts: Sequence[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
 
 
+def print_result(found: dict[str, Any]) -> None:
+    """The metrics of one experiment, and what its model answers."""
+    print(f"\n{found['experiment']}: {found['tokens']:,} tokens")
+    print_table([found])
+    for answer in found["answers"]:
+        guesses = ", ".join(guess["token"] for guess in answer.get("guesses", [[]])[0])
+        print(f"\n  {answer['text']}\n  {guesses or answer['prediction']}")
+
+
+def print_table(results: Sequence[dict[str, Any]]) -> None:
+    """One line for each metric of each experiment."""
+    print(f"{'':<10}{'':<24}{'start':>10}{'end':>10}{'baseline':>10}")
+    for found in results:
+        for metric, values in found["metrics"].items():
+            cells = (f"{'-' if value is None else f'{value:.4f}':>10}" for value in values.values())
+            print(f"{found['experiment']:<10}{metric:<24}{''.join(cells)}")
+
+
 def main(given: Sequence[str] | None = None) -> int:
-    """Runs one experiment."""
+    """Runs one experiment, or prints the results of all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("name", choices=EXPERIMENTS)
+    parser.add_argument("name", choices=[*EXPERIMENTS, "table"])
     parser.add_argument("--text", nargs="+", default=["builtin:python"], metavar="PATH")
     parser.add_argument("--results", type=Path, default=Path("runs/evidence.jsonl"), metavar="FILE")
     parser.add_argument("--run_dir", type=Path, metavar="DIR", help="default: runs/evidence/NAME")
     own, more = parser.parse_known_args(given)
+    if own.name == "table":
+        newest = {found["experiment"]: found for found in map(json.loads, own.results.read_text().splitlines())}
+        print_table([newest[name] for name in EXPERIMENTS if name in newest])
+        return 0
     run_dir = own.run_dir or Path("runs/evidence") / own.name
     load_plugins()
     command = ["fit", *EXPERIMENTS[own.name].arguments, "--data.train", *own.text, *more]
@@ -159,12 +141,7 @@ def main(given: Sequence[str] | None = None) -> int:
     found = result(own.name, command, run_dir)
     own.results.parent.mkdir(parents=True, exist_ok=True)
     append(own.results, json.dumps(found, ensure_ascii=False) + "\n")
-    print(f"\n{'tokens':>12}{'val/loss':>10}   unigram model: {found['unigram_loss']:.3f}")
-    for tokens, loss in found["curve"]:
-        print(f"{tokens:>12,}{loss:>10.3f}")
-    for answer in found["answers"]:
-        guesses = ", ".join(guess["token"] for guess in answer["guesses"][0])
-        print(f"\n  {answer['text']}\n  {guesses}")
+    print_result(found)
     return 0
 
 

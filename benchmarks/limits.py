@@ -17,10 +17,13 @@ from clock import WARM_UP, Job
 from peers import our_data, train_ours
 from ptm_lightning.tasks import MaskedLM
 
+from ptm_lightning.data.plan import Plan
 from ptm_lightning.data.sources import read, resolve
 from ptm_lightning.data.store import build_stores
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer import load_tokenizer, raw
 from ptm_lightning.optim import adamw
+from ptm_lightning.task import Task
 from ptm_lightning.terms import step_loss
 
 SHAPES = [(1024, 1024, 1024), (4096, 1024, 1024), (4096, 256, 1024), (600, 256, 30_522)]
@@ -29,6 +32,8 @@ REPEATS = 15
 GROUP_BYTES = 1_000_000
 """Text in a call of the bare tokenizer."""
 SAMPLE_SECONDS = 0.02
+UNSEEN_EPOCH = 1000
+"""One whose documents aren't laid out yet."""
 
 
 def matmul(job: Job) -> dict[str, float]:
@@ -53,14 +58,19 @@ def _least_seconds(call: Callable[[], object]) -> float:
 
 
 def loop(job: Job) -> dict[str, float]:
-    """A tiny network: the trainer's loop against a bare one, and the data module against what the network eats.
+    """Masked tokens with a tiny network; see `measure_loop`."""
+    return measure_loop(job, MaskedLM(size="tiny"), our_data(job))
+
+
+def measure_loop(job: Job, task: Task, data: TaskData) -> dict[str, float]:
+    """The trainer's loop against a bare one, and the data module against what the network eats.
 
     Returns:
         "overhead": seconds of a step over those of a bare loop with the same data, loss, clipping and optimizer;
-        "loader": batches per second that the data module prepares over those that the network trains on.
+        "loader": batches per second that the data module prepares, with its share of laying out the documents, over
+        those that the network trains on.
     """
-    task = MaskedLM(size="tiny")
-    clock, data = train_ours(job, task)
+    clock = train_ours(job, task, data)
     trained = (clock.ended[-1] - clock.ended[WARM_UP - 1]) / job.steps
     optimizer = adamw(task, task.peak_rate, task.weight_decay, task.betas, task.eps)
     task.train()
@@ -75,6 +85,10 @@ def loop(job: Job) -> dict[str, float]:
     for _ in islice(data.train_dataloader(), job.steps):
         pass
     prepared = (time.perf_counter() - begin) / job.steps
+    begin = time.perf_counter()
+    assert isinstance(data.plan, Plan)
+    laid_out = data.plan.chunk(UNSEEN_EPOCH, 0)
+    prepared += (time.perf_counter() - begin) / len(laid_out.batches)
     return {"overhead": trained / bare, "loader": trained / prepared}
 
 
@@ -137,7 +151,7 @@ def memory(job: Job, copies: int) -> dict[str, float]:
     with _most_anonymous() as building:
         our_data(work).prepare_data()
     with _most_anonymous() as training:
-        train_ours(work, MaskedLM(size="tiny"))
+        train_ours(work, MaskedLM(size="tiny"), our_data(work))
     return {"building": building[0], "training": training[0]}
 
 

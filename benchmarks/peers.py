@@ -22,9 +22,11 @@ from ptm_lightning.tasks import MaskedLM, MaskedLMData
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.models.build import build_network
 from ptm_lightning.models.config import build_config
 from ptm_lightning.models.kernels import prepare_cpu
+from ptm_lightning.task import Task
 from ptm_lightning.terms import step_loss
 
 ROWS = 32
@@ -69,7 +71,7 @@ def prepare(job: Job) -> dict[str, float]:
     documents = [store.tokens[store.offsets[i] : store.offsets[i + 1]].tolist() for i in drawn]
     for name, rows in (
         ("rows", [_framed(data, ids[: job.max_length - len(data.frame)]) for ids in documents]),
-        ("blocks", _blocks([_framed(data, ids) for ids in documents], job.max_length)),
+        ("blocks", blocks([_framed(data, ids) for ids in documents], job.max_length)),
     ):
         special = set(data.hf_tokenizer.all_special_ids)
         masks = [[int(token in special) for token in row] for row in rows]
@@ -81,7 +83,7 @@ def _framed(data: MaskedLMData, ids: list[int]) -> list[int]:
     return [*data.frame.before, *ids, *data.frame.after]
 
 
-def _blocks(rows: list[list[int]], width: int) -> list[list[int]]:
+def blocks(rows: list[list[int]], width: int) -> list[list[int]]:
     """As the examples' `group_texts`: everything in one line, cut, the rest dropped."""
     line = [token for row in rows for token in row]
     return [line[i : i + width] for i in range(0, len(line) // width * width, width)]
@@ -90,15 +92,15 @@ def _blocks(rows: list[list[int]], width: int) -> list[list[int]]:
 def ours(job: Job) -> dict[str, float]:
     """MaskedLM and its data in Lightning's Trainer, with the kernels and per-step callbacks of the command line."""
     task = MaskedLM(backbone=job.folder)
-    clock, _ = train_ours(job, task)
+    clock = train_ours(job, task, our_data(job))
     assert task.network is not None
     return clock.result(task.network)
 
 
-def train_ours(job: Job, task: MaskedLM) -> tuple[Clock, MaskedLMData]:
+def train_ours(job: Job, task: Task, data: TaskData) -> Clock:
     """Trains; the data module stays with its trainer and would go on after the last step."""
     prepare_cpu("auto", allocator=True)
-    clock, data = Clock(), our_data(job)
+    clock = Clock()
     with TemporaryDirectory() as scratch:
         trainer = Trainer(
             accelerator="cpu",
@@ -115,7 +117,7 @@ def train_ours(job: Job, task: MaskedLM) -> tuple[Clock, MaskedLMData]:
             default_root_dir=scratch,
         )
         trainer.fit(task, data)
-    return clock, data
+    return clock
 
 
 def _peer_data(job: Job, clock: Clock) -> tuple[Any, Callable[[list[Any]], dict[str, Tensor]]]:
@@ -123,10 +125,11 @@ def _peer_data(job: Job, clock: Clock) -> tuple[Any, Callable[[list[Any]], dict[
     from transformers import AutoTokenizer, DataCollatorForLanguageModeling
 
     collator = DataCollatorForLanguageModeling(AutoTokenizer.from_pretrained(job.folder), mlm_probability=0.15)
-    return datasets.load_from_disk(Path(job.folder) / job.layout), partial(_counted, collator, clock)
+    return datasets.load_from_disk(Path(job.folder) / job.layout), partial(counted, collator, clock)
 
 
-def _counted(collator: Callable[[list[Any]], dict[str, Tensor]], clock: Clock, rows: list[Any]) -> dict[str, Tensor]:
+def counted(collator: Callable[[list[Any]], dict[str, Tensor]], clock: Clock, rows: list[Any]) -> dict[str, Tensor]:
+    """A batch by transformers' collator; the clock is told its size."""
     tokens = sum(len(row["input_ids"]) for row in rows)
     batch = collator(rows)
     places, width = batch["input_ids"].numel(), batch["input_ids"].shape[1]
@@ -143,9 +146,13 @@ def _network(job: Job) -> Any:
 
 def transformers_trainer(job: Job) -> dict[str, float]:
     """Peer 1: transformers.Trainer with DataCollatorForLanguageModeling."""
-    import transformers
-
     clock = Clock()
+    return run_trainer(job, _network(job), *_peer_data(job, clock), clock)
+
+
+def run_trainer(job: Job, network: Any, dataset: Any, collator: Any, clock: Clock) -> dict[str, float]:
+    """transformers.Trainer as its examples call it; the collator tells the clock what batches hold."""
+    import transformers
 
     class Timed(transformers.TrainerCallback):
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
@@ -154,8 +161,6 @@ def transformers_trainer(job: Job) -> dict[str, float]:
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             clock.end()
 
-    dataset, collator = _peer_data(job, clock)
-    network = _network(job)
     with TemporaryDirectory() as scratch:
         arguments = transformers.TrainingArguments(
             output_dir=scratch,
@@ -231,16 +236,17 @@ def agree(job: Job) -> dict[str, float]:
     labels = torch.full_like(batch["input_ids"], -100).flatten()
     labels[batch["target_index"]] = batch["targets"]
     inputs = {"input_ids": batch["input_ids"], "attention_mask": (batch["document_ids"] > 0).long()}
-    theirs = _loss_and_gradient(job, network, lambda: network(**inputs, labels=labels.view_as(batch["input_ids"])).loss)
+    theirs = loss_and_gradient(job, network, lambda: network(**inputs, labels=labels.view_as(batch["input_ids"])).loss)
     prepare_cpu("auto", allocator=True)
-    mine = _loss_and_gradient(job, task.network, lambda: step_loss(task.terms(batch), batch["counts"]))
+    mine = loss_and_gradient(job, task.network, lambda: step_loss(task.terms(batch), batch["counts"]))
     return {
         "loss": abs(mine[0] - theirs[0]),
         "gradient": float((mine[1] - theirs[1]).norm() / theirs[1].norm()),
     }
 
 
-def _loss_and_gradient(job: Job, network: nn.Module, loss: Callable[[], Tensor]) -> tuple[float, Tensor]:
+def loss_and_gradient(job: Job, network: nn.Module, loss: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    """The loss and its whole gradient in a row, without dropout, in the job's precision."""
     for module in network.train().modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

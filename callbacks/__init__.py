@@ -1,5 +1,6 @@
 """The built-in callbacks: importing this module is registering them."""
 
+from .baseline import Baseline
 from .budget import Budget
 from .checkpoints import Checkpoints
 from .export import ExportBest
@@ -14,6 +15,7 @@ from .validation import RegularValidation
 from .wandb import Wandb
 
 __all__ = [
+    "Baseline",
     "Budget",
     "CSVRecord",
     "Checkpoints",

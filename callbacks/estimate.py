@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -85,8 +86,7 @@ class Weights:
 
 def sample(loader: StepLoader) -> list[Batch]:
     """The first micro-batches of the first epoch, made here and not by the loader's workers."""
-    plan = loader.batches.plan
-    return [loader.batches[0, 0, index] for index in range(min(SAMPLED, len(plan.chunk(0, 0).batches)))]
+    return [loader.batches[key] for key in islice(loader.batches.plan.from_window(0, 0), SAMPLED)]
 
 
 def training_flops(weights: Weights, shape: Shape) -> float:

@@ -71,7 +71,7 @@ class FiniteLoss(Callback):
             return
         good, _ = newest_valid(checkpoint_folder(trainer))
         rescue = f"{good} is the last good checkpoint, --init_from takes its weights" if good else "nothing was saved"
-        rate = getattr(module, "peak_rate", None)
+        rate = getattr(module, "peak_rate", getattr(module, "learning_rate", None))
         single = "" if trainer.precision == "32-true" else " or use --trainer.precision 32-true"
         raise UserError(
             f"the loss or the weights are not finite at step {first}: lower --model.learning_rate"

@@ -86,15 +86,11 @@ def describe(trainer: Trainer, module: Any, done_steps: int = 0) -> tuple[dict[s
 
 
 def _steps_and_tokens(plan: Any, module: Any) -> tuple[str, str]:
-    """The lines on steps and tokens. The first chunk of the first epoch stands for all of them."""
-    chunk = plan.chunk(0, 0)
-    seen = int(chunk.tokens.sum())
-    step_tokens = seen / (len(chunk.batches) // plan.window)
-    corpus = int(plan.offsets[-1] - plan.offsets[0])
-    epoch_tokens = corpus * seen / int(chunk.pieces.length.sum())  # special tokens come in addition
-    total = module.total_steps * step_tokens
-    steps = f"{module.total_steps:,} of {step_tokens:,.0f} tokens: {compact(total)}, {total / epoch_tokens:.3g} epochs"
-    tokens = f"{compact(corpus)} in {len(plan.offsets) - 1:,} documents"
+    """The lines on steps and tokens."""
+    extent, total = plan.extent(), module.total_steps
+    seen = f"{compact(total * extent.step_tokens)}, {total / extent.steps:.3g} epochs"
+    steps = f"{total:,} of {extent.step_tokens:,.0f} tokens: {seen}"
+    tokens = f"{compact(extent.tokens)} in {extent.documents:,} documents"
     if held_out := module.link.provenance.get("validation", {}).get("tokens"):
         tokens += f"; {compact(held_out)} for validation"
     return steps, tokens

@@ -70,7 +70,7 @@ class Progress(StepTimer):
         """Takes the loss that the task is about to log, after which it begins a new mean."""
         module: Any = pl_module
         if trainer.is_global_zero and (trainer.global_step + 1) % log_interval(trainer) == 0:
-            self._loss = module.running_sums.means("train").get("train/loss")
+            self._loss = module.means(module.running_sums, "train").get("train/loss")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shows the last step, and closes the bar."""
@@ -97,7 +97,7 @@ class Progress(StepTimer):
 
     def _status(self, trainer: Trainer, module: Any) -> str:
         # Empty right after the task has logged. Reading it waits for the device.
-        self._loss = module.running_sums.means("train").get("train/loss", self._loss)
+        self._loss = module.means(module.running_sums, "train").get("train/loss", self._loss)
         left = None
         if self.step_seconds is not None and self._steps_here:
             each = self.step_seconds + self.other_seconds / self._steps_here

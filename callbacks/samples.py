@@ -56,8 +56,8 @@ class Samples(Callback):
         """Sends the table."""
         if not self._rows:
             return
-        columns = list(self._rows[0])
-        data = [[row[column] for column in columns] for row in self._rows]
+        columns = list(dict.fromkeys(column for row in self._rows for column in row))  # a mixture's rows differ
+        data = [[row.get(column, "") for column in columns] for row in self._rows]
         for logger in trainer.loggers:
             if hasattr(logger, "log_table"):
                 logger.log_table("val/samples", columns=columns, data=data, step=trainer.global_step)

@@ -1,6 +1,7 @@
 """check: holds an objective to its own words on real batches, with the user's tokenizer and text."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 import torch
@@ -16,9 +17,9 @@ from ptm_lightning.task import Task
 
 BATCHES = 20
 PROBED = 12
-"""Targets whose sight is tested, each of another batch,"""
+"""Batches in which the sight of targets is tested,"""
 CANDIDATES = 16
-"""and the one of so many from which most is hidden."""
+"""of so many those from which most is hidden."""
 UNSEEN = 1e-4
 """The largest change of a logit, over the largest logit, that rounding explains."""
 
@@ -48,10 +49,9 @@ def check(task: Task, data: TaskData, trainer: Trainer) -> bool:
 
 def seen_batches(data: TaskData) -> Iterator[tuple[Pieces, Batch]]:
     """The batches of the first epoch, each with the pieces of text that it was made of."""
-    collate = data.collator(data.corpus.train, evaluate=False)
-    for epoch, chunk, index in data.plan.from_window(0, 0):
-        pieces = data.plan.chunk(epoch, chunk).microbatch(index)
-        yield pieces, collate(pieces)
+    batches = data.train_batches
+    for key in batches.plan.from_window(0, 0):
+        yield batches.pieces(key), batches[key]
 
 
 def sight(task: Task, data: TaskData, batches: Sequence[Batch]) -> Iterator[Finding]:
@@ -61,33 +61,38 @@ def sight(task: Task, data: TaskData, batches: Sequence[Batch]) -> Iterator[Find
     leaks: list[str] = []
     probed = blind = 0
     for batch in batches[:PROBED]:
-        number, hidden = _most_hidden(task, batch)
-        if not hidden.any():
-            continue
-        before = _prediction(task, batch, number)
-        scale = float(before.abs().max())
-        unseen = float((_prediction(task, _changed(batch, hidden, others), number) - before).abs().max()) / scale
-        seen = float((_prediction(task, _changed(batch, ~hidden, others), number) - before).abs().max()) / scale
-        probed += 1
-        blind += seen <= UNSEEN
-        if unseen > UNSEEN:
-            place = int(batch["target_index"][number])
-            leaks.append(f"the prediction at place {place} moves by {unseen:.1e} when what it may not see changes")
+        for number, hidden in _most_hidden(task, batch).items():
+            before, later = _prediction(task, batch, number), _later_places(batch, number)
+            seen = _prediction(task, _changed(batch, ~hidden, ~later, others), number)
+            unseen = _prediction(task, _changed(batch, hidden, later, others), number)
+            probed += 1
+            blind += _difference(seen, before) <= UNSEEN
+            if (change := _difference(unseen, before)) > UNSEEN:
+                place = int(batch["target_index"][number])
+                leaks.append(f"the prediction at place {place} moves by {change:.1e} when what it may not see changes")
     if blind:
         leaks.append(f"{blind} predictions don't depend on the text at all")
     if probed:
         yield Finding("predictions that see what they may not", "0", str(len(leaks)), "; ".join(leaks[:1]))
 
 
-def _most_hidden(task: Task, batch: Batch) -> tuple[int, Tensor]:
-    """Of some targets, the one from which most of its own row is hidden, and what is hidden (R, T)."""
-    count = len(batch["target_index"])
-    tried = [(number, task.hidden_from(batch, number)) for number in range(0, count, -(-count // CANDIDATES))]
+def _most_hidden(task: Task, batch: Batch) -> dict[int, Tensor]:
+    """Of some targets, the one from which most of its own row is hidden, and the one from which most before it is.
 
-    def in_its_row(number: int, hidden: Tensor) -> int:
-        return int(hidden[int(batch["target_index"][number]) // target_width(batch)].sum())
+    The latter tells whether earlier documents are seen where later places never are.
 
-    return max(tried, key=lambda each: in_its_row(*each))
+    Returns:
+        By the number of the target, what is hidden (R, T). None if nothing is hidden.
+    """
+    count, width = len(batch["target_index"]), target_width(batch)
+    tried = {number: task.hidden_from(batch, number) for number in range(0, count, -(-count // CANDIDATES))}
+
+    def in_its_row(number: int, *, before: bool) -> int:
+        row, place = divmod(int(batch["target_index"][number]), width)
+        return int(tried[number][row, : place if before else None].sum())
+
+    most = (max(tried, key=partial(in_its_row, before=before)) for before in (False, True))
+    return {number: tried[number] for number in most if tried[number].any()}
 
 
 def _prediction(task: Task, batch: Batch, number: int) -> Tensor:
@@ -95,11 +100,32 @@ def _prediction(task: Task, batch: Batch, number: int) -> Tensor:
         return task.logits_at_targets(batch)[number].float()
 
 
-def _changed(batch: Batch, where: Tensor, others: Tensor) -> Batch:
-    """The batch with other ordinary ids at some places of its input."""
-    ids = batch["input_ids"]
-    new = others[(ids * 7919 + torch.arange(ids.numel()).view_as(ids)) % len(others)]
-    return {**batch, "input_ids": torch.where(where, new, ids)}
+def _difference(one: Tensor, other: Tensor) -> float:
+    """The largest, over the largest logit."""
+    return float((one - other).abs().max() / other.abs().max())
+
+
+def _later_places(batch: Batch, number: int) -> Tensor:
+    """(R, U) bool: places of the decoder after the one that says the batch's nth target, and other rows."""
+    if "decoder_input_ids" not in batch:
+        return torch.zeros(0, dtype=torch.bool)
+    row, place = divmod(int(batch["target_index"][number]), target_width(batch))
+    later = torch.ones_like(batch["decoder_input_ids"], dtype=torch.bool)
+    later[row, : place + 1] = False
+    return later
+
+
+def _changed(batch: Batch, where: Tensor, later: Tensor, others: Tensor) -> Batch:
+    """The batch with other ordinary ids at some places of its input, and of its decoder's, if it has one."""
+
+    def new(ids: Tensor, places: Tensor) -> Tensor:
+        drawn = others[(ids * 7919 + torch.arange(ids.numel()).view_as(ids)) % len(others)]
+        return torch.where(places, drawn, ids)
+
+    changed: Batch = {**batch, "input_ids": new(batch["input_ids"], where)}
+    if "decoder_input_ids" in batch:
+        changed["decoder_input_ids"] = new(batch["decoder_input_ids"], later)
+    return changed
 
 
 def print_findings(findings: Iterable[Finding]) -> None:

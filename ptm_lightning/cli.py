@@ -21,6 +21,7 @@ from ptm_lightning.inspection import print_batches
 from ptm_lightning.log import say, set_up_logging
 from ptm_lightning.manual import first_line, print_help
 from ptm_lightning.models.kernels import prepare_cpu
+from ptm_lightning.origin import start_from
 from ptm_lightning.plugins import find_class, load_plugins, subclasses
 from ptm_lightning.predictions import write_predictions
 from ptm_lightning.presets import CLASS, preset_names, read_layer
@@ -112,7 +113,7 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
             "trainer": {"precision": stored["trainer"]["precision"]},
         }
         line, _ = parse(layers_of(own, kept, base=base), own, _with_texts(own, rest), str(folder))
-        line.model.start_from(checkpoint)
+        start_from(line.model, checkpoint)
     task = line.model
     prepare_cpu("auto", allocator=True)
     if command == "predict":

@@ -15,7 +15,7 @@ from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError, readable, suggest
 from ptm_lightning.log import say
 from ptm_lightning.plugins import find_class
-from ptm_lightning.presets import CLASS, Layer, fill_in, merge, put_back
+from ptm_lightning.presets import CLASS, Layer, fill_in, merge, put_back, take_deep
 from ptm_lightning.task import Task
 
 OWN_KEYS = ("seed", "max_tokens", "max_hours", "init_from")
@@ -58,7 +58,7 @@ def own_flags(command: str) -> argparse.ArgumentParser:
         add("--checkpoint", default="best", metavar="best|last|FILE", help="which one of the run (default: best)")
     if command == "predict":
         add("--text", action="append", metavar="TEXT", help="a text to predict for; repeatable")
-        add("--output", metavar="FILE", help="where to write JSON lines (default: the screen)")
+        add("--output", metavar="FILE", help="where to write JSON lines (.json: {id: prediction}; default: the screen)")
     if command == "export":
         add("--output", metavar="DIR", help="the folder to make (default: model in the run folder)")
         add("--auxiliary", action="store_true", help="write networks that only training needs too, such as a generator")
@@ -90,9 +90,9 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--init_from",
-        metavar="RUN_OR_FILE",
-        help="start from the weights and tokenizer of a run's best checkpoint, or of a checkpoint file "
-        "(of a transformers folder or the hub: --model.backbone)",
+        metavar="WHAT",
+        help="start from the network, weights and tokenizer of another run (its best checkpoint), of a checkpoint "
+        "file, of a transformers folder, or of a model on the hub",
     )
     add("--max_tokens", type=_number, metavar="N", help="end after this many tokens (20e6)")
     add(
@@ -271,7 +271,9 @@ def parse(
     """
     task, data = choose_classes(layers, own.model, own.data)
     joined = join_values(arguments, list_flags(task, data))
-    template = merge(layer.values for layer in check_keys(layers, joined, task, data))
+    kept = check_keys(layers, joined, task, data)
+    joined, deep = take_deep(joined)
+    template = merge([*(layer.values for layer in kept), deep])
     ours = {key: template.pop(key, None) for key in OWN_KEYS}
     ours |= {key: value for key in OWN_KEYS if (value := getattr(own, key, None)) is not None}
     if isinstance(ours["max_tokens"], str):  # to YAML, 20e6 is a text

@@ -10,7 +10,7 @@ from torch import Tensor
 from ptm_lightning.terms import RunningSums, Terms
 
 Record = dict[str, Any]
-"""What metrics need to know of an example, plain values: "example" is its number, the rest is the task's."""
+"""What metrics need to know of an example: its number as "example", the "part" of a mixture, and what the task says."""
 
 
 class Evaluation:
@@ -41,7 +41,8 @@ class Evaluation:
 
 def in_order(records: Iterable[Record]) -> list[Record]:
     """Records by the numbers of their examples; an example that was seen twice counts once."""
-    return [record for _, record in sorted({record["example"]: record for record in records}.items())]
+    found = {(record.get("part", ""), record["example"]): record for record in records}
+    return [record for _, record in sorted(found.items())]
 
 
 def records_of(examples: Tensor, **columns: Tensor) -> list[Record]:

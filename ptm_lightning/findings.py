@@ -34,6 +34,22 @@ def share(what: str, asked: float, hits: int, count: int) -> Finding:
     return Finding(what, f"{asked:.2%}", f"{found:.2%}", wrong)
 
 
+def mean(what: str, asked: float, total: float, count: int, deviation: float) -> Finding:
+    """A mean that chance decides, held to what was asked for like a share.
+
+    Args:
+        what: What is measured.
+        asked: The mean that it should have.
+        total: The sum over all cases.
+        count: How many cases there are; they don't depend on each other.
+        deviation: At most the standard deviation of one case.
+    """
+    found = total / max(1, count)
+    allowed = SIGMAS * deviation / sqrt(max(1, count))
+    wrong = f"{count:,} cases; chance explains a difference of {allowed:.2f}" if abs(found - asked) > allowed else ""
+    return Finding(what, f"{asked:.2f}", f"{found:.2f}", wrong)
+
+
 def faults(what: str, examples: Sequence[str]) -> Finding:
     """Something that must not be at all.
 

@@ -2,10 +2,11 @@
 
 import re
 from abc import ABC
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
+from ptm_lightning.checkpoint import record_of
 from ptm_lightning.errors import UserError
 from ptm_lightning.optim import adamw
 from ptm_lightning.task import Task
@@ -24,6 +25,9 @@ class FineTuning(Task, ABC):
 
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's averaging of the gradient and of its square."""
+    found: ClassVar[tuple[str, ...]] = ()
+    """What training finds besides weights, such as a threshold: fields of the network's config."""
+
     head_learning_rate: float | None = None
     """The head's own peak; default: as the others."""
     layer_decay: float = 1.0
@@ -35,6 +39,23 @@ class FineTuning(Task, ABC):
         super().__post_init__()
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"--model.layer_decay {self.layer_decay}: give a factor above 0 and at most 1, such as 0.9")
+
+    def keep(self, **values: Any) -> None:
+        """Writes what training has found into the network's config, which checkpoints and exports carry."""
+        assert self.network is not None
+        for name, value in values.items():
+            setattr(self.network.config, name, value)
+        self.link = self._link.with_network(self.auto_class, self.network.config)
+
+    def kept(self, name: str) -> Any:
+        """What training has found, from the network's config; None before."""
+        return getattr(self.network.config, name, None) if self.network is not None else None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes along what was found when a run goes on."""
+        super().on_load_checkpoint(checkpoint)
+        stored = record_of(checkpoint)["link"]["network"]
+        self.keep(**{name: stored[name] for name in self.found if name in stored})
 
     def configure_model(self) -> None:
         """Builds the network, and freezes what shall stay as it is."""

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,11 +11,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ptm_lightning.checkpoint import best, newest_valid, step_files
+from ptm_lightning.checkpoint import newest_valid, step_files
 from ptm_lightning.commandline import parse
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 from ptm_lightning.models.kernels import prepare_cpu
+from ptm_lightning.origin import NETWORK, start_run, take_link
 from ptm_lightning.presets import CLASS, Layer, flatten, read_layer
 from ptm_lightning.run import (
     Interrupted,
@@ -56,7 +57,6 @@ LIMITS_AND_LOGGING = (
     "data.test",
 )
 """Settings that may differ on resume."""
-NETWORK_FLAGS = ("--model.backbone", "--model.architecture", "--model.size", "--model.overrides")
 
 
 def layers_of(own: argparse.Namespace, stored: Mapping[str, Any] | None = None, base: str = "base") -> list[Layer]:
@@ -135,17 +135,19 @@ def _run_folder(own: argparse.Namespace) -> Path:
 def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[str, Any] | None) -> int:
     stored_environment = (stored or {}).pop("environment", {})
     line, config = parse(layers_of(own, stored), own, rest, str(folder))
+    if config.get("init_from"):
+        _refuse_another_network(rest)
+        config["model"] |= {name: stored["model"][name] for name in NETWORK} if stored else {}
     if stored:
         _refuse_changes(stored, config, folder)
     task, data, trainer = line.model, line.datamodule, line.trainer
     kernels = _prepare_kernels(stored_environment.get("kernels", {}).get("matmul", "auto"))
     checkpoint = _checkpoint_to_resume(folder) if stored else None
-    if config.get("init_from") and checkpoint is None:
-        if own_network := next((flag for flag in rest if flag.startswith(NETWORK_FLAGS)), None):
-            raise UserError(
-                f"{own_network.partition('=')[0]}: --init_from brings its own network; leave one of them out"
-            )
-        task.start_from(_weights_file(config["init_from"]))
+    if checkpoint:
+        take_link(task, Path(checkpoint))
+    elif config.get("init_from"):
+        start_run(task, config["init_from"])
+    config["model"] |= {name: getattr(task, name) for name in NETWORK}
     now = environment(trainer.precision, trainer.world_size) | {"kernels": kernels}
     if changed := differences(stored_environment, now) if stored_environment else []:
         say(f"continues, not bit-identical: {'; '.join(changed)}")
@@ -177,18 +179,10 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     return 0
 
 
-def _weights_file(name: str) -> Path:
-    """The checkpoint that --init_from names: a file, or the best one of a run folder."""
-    path = Path(name).expanduser()
-    if (path / "config.json").exists():
-        raise UserError(f"--init_from {name}: is a transformers folder; give it as --model.backbone")
-    if path.is_dir():
-        if found := best(path / "checkpoints"):
-            return found
-        raise UserError(f"--init_from {name}: the folder is no run with a checkpoint")
-    if not path.exists():
-        raise UserError(f"--init_from {name}: no such run folder or checkpoint; a model on the hub is --model.backbone")
-    return path
+def _refuse_another_network(rest: Sequence[str]) -> None:
+    network = tuple(f"--model.{name}" for name in NETWORK)
+    if flag := next((flag for flag in rest if flag.startswith(network)), None):
+        raise UserError(f"{flag.partition('=')[0]}: --init_from brings its own network; leave one of them out")
 
 
 def _prepare_kernels(matmul: Any) -> dict[str, str]:

@@ -30,7 +30,14 @@ def print_batches(task: Task, data: TaskData, trainer: Trainer) -> None:
         print(f"--- row {row} of the first batch")
         print(data.show_row(batches[0], row))
     print("--- the first batches")
-    for name, value in (batch_shares(batches) | _text_shares(data)).items():
+    _print(batch_shares(batches))
+    for part, member in data.members().items():
+        print(f"--- the text{f' of {part}' if part else ''}")
+        _print(_text_shares(member))
+
+
+def _print(values: dict[str, Any]) -> None:
+    for name, value in values.items():
         print(f"{name:<40}{value}")
 
 
@@ -69,7 +76,7 @@ def _text_shares(data: TaskData) -> dict[str, Any]:
     return {
         "documents, tokens": f"{info['documents']:,}, {info['tokens']:,}",
         "tokens of a document, median, longest": f"{int(np.median(lengths))}, {lengths.max()}",
-        "documents cut into several rows": f"{(lengths > longest).mean():.2%}",
+        "rows longer than max_length": f"{(lengths > longest).mean():.2%}",
         "unknown tokens": f"{info['unknown'] / info['tokens']:.3%}",
         "near-duplicates (sample)": f"{near_duplicate_share(train, DOCUMENTS_COMPARED):.2%}",
         **data.facts(),

@@ -1,6 +1,6 @@
 """Settings of Lightning's Trainer that would make a run inexact, or would change nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -50,6 +50,25 @@ def _problems(trainer: Any) -> Iterator[str]:
         )
     if not trainer._accelerator_connector.use_distributed_sampler:
         yield "use_distributed_sampler false changes nothing: the processes share the plan; leave it out"
+
+
+def steps_of_run(trainer: Trainer, steps: Callable[[int], int]) -> int:
+    """Optimizer steps of the whole run, by the trainer's limits.
+
+    Args:
+        trainer: Before training.
+        steps: How many optimizer steps an epoch has.
+
+    Raises:
+        UserError: The run has no end.
+    """
+    if trainer.max_steps >= 0:
+        return int(trainer.max_steps)
+    if not trainer.max_epochs or trainer.max_epochs < 0:
+        raise UserError("--trainer.max_steps: give the run an end (or --trainer.max_epochs, --max_tokens, --max_hours)")
+    if isinstance(limit := trainer.limit_train_batches, int):
+        return int(limit * trainer.max_epochs // trainer.accumulate_grad_batches)
+    return sum(map(steps, range(trainer.max_epochs)))
 
 
 def sync_buffers(trainer: Trainer, *, on: bool) -> None:

@@ -3,6 +3,12 @@
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
+from transformers import PreTrainedTokenizerFast
+
+from ptm_lightning.data.tokenizer import to_text
+
+SPECIAL_ROLES = ("pad", "mask", "cls", "sep", "bos", "eos", "unk")
+
 
 @dataclass(frozen=True)
 class Link:
@@ -29,12 +35,28 @@ class Link:
     """Of tasks that answer with text: the prefix of their inputs, the longest answer, how the decoder begins."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Sources, documents, tokens, loss of a unigram model: for the summary and the model card."""
+    new_tokens: dict[str, list[int]] = field(default_factory=dict)
+    """Tokens by which this run has extended the tokenizer that it started with; each with the ids of its pieces."""
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Mixtures only: of each part, the name of its "task" and its "share" of the steps."""
     network: dict[str, Any] | None = None
     """The network's config, once it is built."""
+    auto_class: str | None = None
+    """Its transformers auto class."""
 
-    def with_network(self, config: dict[str, Any]) -> Self:
-        """The same link, with the network's config."""
-        return replace(self, network=config)
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerFast, **values: Any) -> Self:
+        """What the tokenizer says, and other values."""
+        text, config = to_text(tokenizer)
+        special_ids = {role: getattr(tokenizer, f"{role}_token_id") for role in SPECIAL_ROLES}
+        if special_ids["pad"] == special_ids["eos"]:  # a network doesn't learn the embedding of its padding id
+            special_ids["pad"] = None
+        return cls(text, config, len(tokenizer), special_ids, **values)
+
+    def with_network(self, auto_class: str, config: Any) -> Self:
+        """The same link, with the network's auto class and config."""
+        plain = config.to_diff_dict() | {"model_type": config.model_type}
+        return replace(self, network=plain, auto_class=auto_class)
 
     def state(self) -> dict[str, Any]:
         """What the checkpoint carries."""

@@ -78,7 +78,7 @@ def _print_flag(flag: str, kind: str, text: str, value: Any) -> None:
     if isinstance(value, list | tuple):
         value = " ".join(map(str, value))
     default = "" if value in (None, "") else f" (default: {getattr(value, '__name__', value)})"
-    joint = "." if kind.startswith("NAME ") else " "
+    joint = "." if kind.startswith("NAME") else " "
     print(f"  {flag}{joint}{kind}")
     width = shutil.get_terminal_size().columns
     print(textwrap.fill(text.replace("``", "'") + default, width, initial_indent=" " * 8, subsequent_indent=" " * 8))
@@ -106,5 +106,6 @@ def kind(hint: Any) -> str:
     if origin is tuple:
         return " ".join(map(kind, arguments))
     if origin is dict:
-        return f"NAME {kind(arguments[1])}"
+        inner = kind(arguments[1])
+        return f"NAME{'.' if inner.startswith('NAME') else ' '}{inner}"
     return WORDS.get(hint, "VALUE")

@@ -15,12 +15,18 @@ from ptm_lightning.log import say
 from ptm_lightning.task import Task
 
 
-class _JSONLines(Callback):
-    """Writes each batch's predictions when they are there."""
+class _Writer(Callback):
+    """Writes each batch's predictions when they are there: JSON lines, or one object of predictions by id."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, *, by_id: bool = False) -> None:
         self.file = file
+        self.by_id = by_id
         self.count = 0
+
+    def finish(self) -> None:
+        """Writes what stands behind the last prediction."""
+        if self.by_id:
+            self.file.write("\n}\n" if self.count else "{}\n")
 
     def on_predict_batch_end(
         self,
@@ -31,13 +37,18 @@ class _JSONLines(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in outputs)
+        for result in outputs:
+            self.file.write(self._entry(result) if self.by_id else json.dumps(result, ensure_ascii=False) + "\n")
+            self.count += 1
         self.file.flush()
-        self.count += len(outputs)
+
+    def _entry(self, result: dict[str, Any]) -> str:
+        id_, prediction = (json.dumps(result[name], ensure_ascii=False) for name in ("id", "prediction"))
+        return f"{',' if self.count else '{'}\n{id_}: {prediction}"
 
 
 def write_predictions(trainer: Trainer, task: Task, data: TaskData, output: str | None) -> None:
-    """Predicts, and writes a line for each input.
+    """Predicts, and writes a line for each input; a .json file gets {id: prediction}, as SQuAD's scripts take it.
 
     Args:
         trainer: Of one process.
@@ -52,7 +63,7 @@ def write_predictions(trainer: Trainer, task: Task, data: TaskData, output: str 
     if trainer.world_size > 1:
         raise UserError(f"--trainer.devices {trainer.world_size}: predictions are written by one process; give 1")
     if output is None:
-        _predict(trainer, task, data, _JSONLines(sys.stdout))
+        _predict(trainer, task, data, _Writer(sys.stdout))
         return
     path = Path(output)
     if path.is_dir():
@@ -63,9 +74,10 @@ def write_predictions(trainer: Trainer, task: Task, data: TaskData, output: str 
     except OSError as error:
         raise UserError(f"--output {output}: can't be written ({error.strerror}); name another file") from None
     with open(partial, "w", encoding="utf-8") as file:
-        writer = _JSONLines(file)
+        writer = _Writer(file, by_id=path.suffix == ".json")
         try:
             _predict(trainer, task, data, writer)
+            writer.finish()
         except BaseException:
             if writer.count:
                 say(f"the first {writer.count} predictions are in {partial}")
@@ -78,6 +90,6 @@ def write_predictions(trainer: Trainer, task: Task, data: TaskData, output: str 
     print(f"{writer.count} predictions in {output}", file=sys.stderr)
 
 
-def _predict(trainer: Trainer, task: Task, data: TaskData, writer: _JSONLines) -> None:
+def _predict(trainer: Trainer, task: Task, data: TaskData, writer: _Writer) -> None:
     trainer.callbacks.append(writer)  # type: ignore[attr-defined]
     trainer.predict(task, data, return_predictions=False)

@@ -1,6 +1,6 @@
 """Presets and configuration files, layered: later layers win, and every value knows the file and line it came from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -105,6 +105,29 @@ def _merge_into(below: dict[str, Any], above: Mapping[str, Any], prefix: str) ->
             _merge_into(below[key], value, f"{path}.")
         else:
             below[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def take_deep(joined: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes out the flags that reach into a mapping of mappings, such as --data.parts.general.train.
+
+    They are merged with the presets here: jsonargparse would put them in the place of the whole inner mapping.
+
+    Returns:
+        The other flags, and the values of these, nested.
+    """
+    deep: dict[str, Any] = {}
+    others = []
+    for argument in joined:
+        flag, _, value = argument.partition("=")
+        *path, last = flag.removeprefix("--").split(".")
+        if len(path) < 3 or path[0] == "trainer":
+            others.append(argument)
+            continue
+        inner = deep
+        for key in path:
+            inner = inner.setdefault(key, {})
+        inner[last] = yaml.safe_load(value)
+    return others, deep
 
 
 def as_list(value: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 """What a run ends with on the screen: what was learned, an example, where the model lies, what to do next."""
 
 import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,8 +21,12 @@ def print_summary(folder: Path, task: Task, data: TaskData) -> None:
         steps = metrics[name]
         (first, begin), (last, end) = min(steps.items()), max(steps.items())
         print(f"{name:<28}{begin:>10.4f}  at step {first:<8}{end:>10.4f}  at step {last}")
-    if unigram := data.corpus.provenance.get("unigram_loss"):
-        print(f"{'unigram model loss':<28}{unigram:>10.4f}")
+    for part, member in data.members().items():
+        name = f"unigram loss, {part}" if part else "unigram model loss"
+        if unigram := member.corpus.provenance.get("unigram_loss"):
+            print(f"{name:<28}{unigram:>10.4f}")
+    for line in gains(metrics):
+        print(line)
     if speeds := metrics.get("speed/tokens_per_second"):
         print(f"{'tokens per second':<28}{sum(speeds.values()) / len(speeds):>10,.0f}")
     batch = next(iter(data.val_dataloader()))
@@ -33,6 +38,23 @@ def print_summary(folder: Path, task: Task, data: TaskData) -> None:
     if metrics:
         print(f"metrics: {folder / 'metrics.csv'}")
     print(f"next:    {next_command(folder, task)}")
+
+
+def gains(metrics: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """A table of what a mixture gained and forgot in each part; none for other tasks.
+
+    The start is the untouched model, which `Baseline` has measured if the vocabulary was extended; else the first
+    validation.
+    """
+    parts = {match[1]: name for name in metrics if (match := re.fullmatch(r"val/(.+)/bits_per_byte", name))}
+    lines = [f"\n{'bits per byte':<28}{'start':>10}{'end':>10}{'gained':>10}{'forgotten':>12}"] if parts else []
+    for part, name in parts.items():
+        steps = metrics[name]
+        untouched = metrics.get(f"start/{part}/bits_per_byte", steps)
+        begin, end = untouched[min(untouched)], steps[max(steps)]
+        gained = f"{begin - end:>10.4f}{'':>12}" if end <= begin else f"{'':>10}{end - begin:>12.4f}"
+        lines.append(f"{part:<28}{begin:>10.4f}{end:>10.4f}{gained}".rstrip())
+    return lines
 
 
 def _one_line(text: str) -> str:

@@ -1,8 +1,6 @@
 """Task: the one base class of every objective and downstream task."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 from lightning.pytorch import Callback, LightningModule
@@ -15,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
-from ptm_lightning.checkpoint import FORMAT, KEY, load_checkpoint, load_weights, record_of
+from ptm_lightning.checkpoint import FORMAT, KEY, record_of
 from ptm_lightning.data.batch import Batch, other_documents
 from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
@@ -23,12 +21,12 @@ from ptm_lightning.evaluation import Evaluation, Record
 from ptm_lightning.limits import check_trainer, sync_buffers
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
-from ptm_lightning.models.build import check_fit
 from ptm_lightning.models.dropout import seed_dropout
 from ptm_lightning.models.inputs import network_inputs
+from ptm_lightning.models.kernels import trim_freed_memory
 from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
-from ptm_lightning.models.start import start_network
+from ptm_lightning.models.start import meet_data, start_network
 from ptm_lightning.optim import Schedule, adamw, schedule_factor, warmup_steps
 from ptm_lightning.records import truncate_records, write_records
 from ptm_lightning.terms import RunningSums, Terms, step_loss
@@ -110,7 +108,7 @@ class Task(LightningModule):
         """The terms of an evaluation batch, and a record of each example for metrics that aren't sums."""
         return self.terms(batch), []
 
-    def score(self, records: list[Record]) -> dict[str, float]:
+    def score(self, records: Sequence[Record]) -> dict[str, float]:
         """Metrics of a whole evaluation, from the records of all examples, each once and in their order."""
         return {}
 
@@ -146,12 +144,7 @@ class Task(LightningModule):
         assert self.network is not None
         data: TaskData | None = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
-            check_fit(self.network, data.link.vocabulary, data.link.max_length)
-            if data.link.tokenizer != self._link.tokenizer:
-                raise UserError(
-                    "--data.tokenizer: the model was trained with another; leave the flag out to use the model's own"
-                )
-            self.link = replace(self._link, provenance=data.link.provenance, max_length=data.link.max_length)
+            self.link = meet_data(self.network, self.auto_class, self._link, data.link)
             if not isolates(self.network.config):
                 data.lay_out_in_rows(f"{self.network.config.model_type} can't isolate packed documents")
         if stage == "fit" and self._has_data():
@@ -166,8 +159,7 @@ class Task(LightningModule):
         if self.link is None:
             self.link = self.trainer.datamodule.link  # type: ignore[attr-defined]
         self.network = start_network(self.auto_class, self, self._link)
-        config = self.network.config
-        self.link = self._link.with_network(config.to_diff_dict() | {"model_type": config.model_type})
+        self.link = self._link.with_network(self.auto_class, self.network.config)
 
     def _has_data(self) -> bool:
         if self._trainer is not None and self.trainer.datamodule is None:  # type: ignore[attr-defined]
@@ -194,13 +186,6 @@ class Task(LightningModule):
     def auxiliary_networks(self) -> dict[str, PreTrainedModel]:
         """Networks that only training needs, by name: `export --auxiliary` writes them to folders of these names."""
         return {}
-
-    def start_from(self, checkpoint: Path) -> None:
-        """Takes the network, its weights and its tokenizer from a checkpoint, and nothing else."""
-        saved = load_checkpoint(checkpoint)
-        self.link = Link(**saved[KEY]["link"])
-        self.configure_model()
-        load_weights(self, saved, checkpoint)
 
     def configure_callbacks(self) -> Sequence[Callback] | Callback:
         """Lightning's weight averaging, if asked for."""
@@ -256,8 +241,9 @@ class Task(LightningModule):
         if self._logs(step := self.global_step + 1):
             assert self._gradient_norm is not None
             measured = {"train/learning_rate": rate, "train/gradient_norm": float(self._gradient_norm)}
-            metrics = self.finish_metrics(self._summed(self.running_sums).means("train"), "train") | measured
+            metrics = self.means(self.summed(self.running_sums), "train") | measured
             self.running_sums.clear()
+            trim_freed_memory()
             write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, step)
 
     def _logs(self, step: int) -> bool:
@@ -286,14 +272,19 @@ class Task(LightningModule):
     def _finish_evaluation(self, prefix: str) -> None:
         sync_buffers(self.trainer, on=True)
         sums, records = self._evaluation.over_processes(self.trainer.strategy, self.trainer.world_size)
-        scores = {f"{prefix}/{name}": value for name, value in self.score(records).items()} if records else {}
-        metrics = self.finish_metrics(sums.means(prefix) | scores, prefix)
+        metrics = self.means(sums, prefix, records)
         fitting = self.trainer.state.fn == "fit"
         self.log_dict(metrics, logger=not fitting, sync_dist=True)
         if fitting and (not self.trainer.sanity_checking or self.trainer.num_sanity_val_steps == float("inf")):
             write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, self.global_step)
 
-    def _summed(self, sums: RunningSums) -> RunningSums:
+    def means(self, sums: RunningSums, prefix: str, records: Sequence[Record] = ()) -> dict[str, float]:
+        """The metrics of some batches by name, with those of their examples; none of no batch."""
+        scores = {f"{prefix}/{name}": value for name, value in self.score(records).items()} if records else {}
+        return self.finish_metrics(sums.means(prefix) | scores, prefix) if sums.sums else {}
+
+    def summed(self, sums: RunningSums) -> RunningSums:
+        """The sums over all processes, which must all call it."""
         alone = self._trainer is None or self.trainer.world_size == 1
         return sums if alone else sums.over_processes(self.trainer.strategy)
 
@@ -305,7 +296,7 @@ class Task(LightningModule):
             "link": self._link.state(),
             "total_steps": self.total_steps,
             "tokens_seen": self.tokens_seen,
-            "running_sums": self._summed(self.running_sums).state(),
+            "running_sums": self.summed(self.running_sums).state(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
+from math import exp, log
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ class Ratio:
 
     sum: Tensor
     """()"""
-    count: Tensor | int
+    count: Tensor | float
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,17 @@ class RunningSums:
             found.sums[name] = strategy.reduce(total.clone(), reduce_op="sum")
         return found
 
+    def by_part(self) -> dict[str, "RunningSums"]:
+        """A mixture's sums by part: its name stands before the first slash of a term's."""
+        found: dict[str, RunningSums] = {}
+        for name, total in self.sums.items():
+            part, _, own = name.partition("/")
+            sums = found.setdefault(part, RunningSums())
+            sums.sums[own] = total
+            if name in self.weights:
+                sums.weights[own] = self.weights[name]
+        return found
+
     def clear(self) -> None:
         """Starts anew."""
         self.sums, self.weights = {}, {}
@@ -167,15 +178,29 @@ def perplexity(loss: float) -> float:
     return exp(min(loss, 700.0))
 
 
+def bits_per_byte(losses: Tensor, size: float) -> Ratio:
+    """The loss over the bytes of the text: unlike a loss by token, it compares across vocabularies.
+
+    Where every token is a target it is how many bits the text costs. Masked tokens are a sample, which stands for all
+    of them: each is guessed with most of the text in sight, on both sides. Then vocabularies only compare if whole
+    words are masked, for a piece is easily guessed from the others of its word.
+
+    Args:
+        losses: (N,) of the targets, in nats.
+        size: Bytes of the text that the targets stand for.
+    """
+    return Ratio(losses.detach().sum() / log(2), size)
+
+
 def token_terms(
     name: str, logits: Tensor, batch: Mapping[str, Any], *, training: bool, prefix: str = ""
 ) -> dict[str, Term | Ratio]:
-    """Cross-entropy over a batch's targets, in nats; in evaluation also accuracy and the loss on new sentences.
+    """Cross-entropy over a batch's targets, in nats; in evaluation also accuracy, bits per byte, and new sentences.
 
     Args:
         name: Of the term.
         logits: (N, vocabulary) at the N targets.
-        batch: Has "targets", "counts" and, in evaluation of text, "fresh".
+        batch: Has "targets", "counts" and, in evaluation of text, "fresh" and "bytes".
         training: Whether the metrics are left out.
         prefix: Of the metrics' names, where the task has others.
     """
@@ -189,4 +214,6 @@ def token_terms(
     }
     if "fresh" in batch:
         terms[f"{prefix}loss_new_sentences"] = Ratio((losses * batch["fresh"]).sum(), batch["fresh"].sum())
+    if "bytes" in batch:
+        terms[f"{prefix}bits_per_byte"] = bits_per_byte(losses, batch["bytes"])
     return terms

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -102,7 +103,8 @@ def batches_keep_the_schema(case: Case) -> None:
     task = case.ready(data)
     batches = case.epoch(data)
     if "decoder_input_ids" in batches[0]:
-        planned, counted = data.plan.chunk(0, 0).tokens.sum(), sum(batch["counts"]["tokens"] for batch in batches)
+        planned = sum(islice(chain.from_iterable(data.plan.tokens_by_step()), data.plan.steps(0)))
+        counted = sum(batch["counts"]["tokens"] for batch in batches)
         assert counted == planned, f"an epoch of {planned} tokens by the plan has {counted} by its batches"
     for batch, trains in ((batches[0], True), (case.validation(data)[0], False)):
         terms = _loss_terms(task, batch, trains)
@@ -204,7 +206,7 @@ def loads_without_data(case: Case) -> None:
         assert task.tokenizer() is not None, "it has no tokenizer"
         for batch in seen.validation_batches:
             sums.add(_terms(task, batch, False))
-    loss, before = sums.means("val")["val/loss"], seen.metrics["val/loss"]
+    loss, before = task.means(sums, "val")["val/loss"], seen.metrics["val/loss"]
     assert math.isclose(loss, before, rel_tol=1e-5), f"the validation loss was {before}, and is {loss} once loaded"
 
 
@@ -216,7 +218,7 @@ def export_is_equal(case: Case) -> None:
     assert network is not None
     with quiet():
         folder = export(checkpoint, case.folder / "exported", case.task_class, settings={})
-        auto_class = getattr(transformers, case.task_class.auto_class)
+        auto_class = getattr(transformers, task.auto_class)
         loaded = auto_class.from_pretrained(folder, attn_implementation=network.config._attn_implementation).eval()
     inputs = task.inputs(seen.validation_batches[0])
     with torch.inference_mode():

@@ -120,6 +120,7 @@ def _known_alternatives(case: Case) -> dict[str, Any]:
         "text": Alternative(["the [MASK] sees a dog ."], given={"predict": None}),
         "tokenizer": str(_tokenizer(case)),
         "vocab_size": 90,
+        "new_words": 3,
         "max_length": 16,
         "batch_tokens": 128,
         "batch_size": 3,
@@ -155,7 +156,8 @@ def _seen(case: Case, task_changes: Mapping[str, Any], data_changes: Mapping[str
     recorder = case.fit(task, data)
     assert task.network is not None
     training = {name: value for name, value in vars(recorder).items() if not name.startswith("_")}
-    yield digest([training, task.network.config.to_dict(), task.total_steps, str(data.corpus.train.folder)])
+    folders = [str(member.corpus.train.folder) for member in data.members().values()]
+    yield digest([training, task.network.config.to_dict(), task.total_steps, folders])
     with quiet():
         tested = Recorder()
         has_test = data.corpus.test is not None

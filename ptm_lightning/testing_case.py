@@ -274,7 +274,7 @@ def rows_of(batches: Sequence[Batch]) -> Iterator[str]:
             for name, value in batch.items():
                 if not isinstance(value, Tensor) or name in ("target_index", "decoder_input_ids"):
                     continue
-                if name in ("targets", "fresh", "chances"):
+                if name in ("targets", "fresh", "chances", "words"):
                     values[name] = value[mine]
                 elif value.shape[:2] == real.shape:
                     values[name] = value[row, real[row]]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,26 @@ def example(number: int) -> dict[str, Any]:
         "de": document(4 * number).upper(),
         "fr": document(4 * number).lower(),
         "label": _NAMES[nth % 6].split()[-1],
+        **_question(document(number), number),
+        **_tagged(document(number)),
     }
+
+
+def _tagged(text: str) -> dict[str, Any]:
+    """The words of a text, of which animals and numbers are tagged."""
+    tokens, animals = text.split(), {name.split()[-1] for name in _NAMES}
+    kinds = ["B-animal" if token in animals else "B-number" if token.isdecimal() else "O" for token in tokens]
+    return {"tokens": tokens, "tags": ["I-animal" if a == b == "B-animal" else b for a, b in pairwise(["O", *kinds])]}
+
+
+def _question(context: str, number: int) -> dict[str, Any]:
+    """A question on a text, whose answer is the place in its last line; each fifth has none."""
+    line = context.splitlines()[-1]
+    place = next(place for place in _PLACES if place in line)
+    answers = {"text": [place], "answer_start": [context.rindex(place)]}
+    none: dict[str, Any] = {"text": [], "answer_start": []}
+    question = "where is it seen last ?" if number % 5 else "who said so ?"
+    return {"context": context, "question": question, "answers": answers if number % 5 else none}
 
 
 def document(number: int) -> str:

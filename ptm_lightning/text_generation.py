@@ -145,7 +145,7 @@ class TextGeneration(FineTuning, ABC):
         self.network.generation_config = answers
         if side.get("prefix"):
             config.task_specific_params = {side["purpose"]: {"prefix": side["prefix"]}}
-        self.link = self._link.with_network(config.to_diff_dict() | {"model_type": config.model_type})
+        self.link = self._link.with_network(self.auto_class, config)
 
     # The loss and the metrics
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import log
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +15,7 @@ from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.predict import Text
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.task_data import TaskData
-from ptm_lightning.data.tokenizer import Algorithm
+from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding, faults
 from ptm_lightning.generate import Generation, generate
@@ -66,9 +65,7 @@ class NextTokenCollate:
         targets = rows.input_ids.ravel()[at + 1]
         batch = as_batch(rows, at, targets, packed=self.packed, counts={"clm": len(at)})
         if self.evaluate:
-            bytes_per_token = self.store.info["bytes"] / self.store.info["tokens"]
-            in_row = np.bincount(rows.content // rows.input_ids.shape[1], minlength=len(rows.input_ids))
-            batch["bytes"] = torch.from_numpy(in_row * bytes_per_token)
+            batch["bytes"] = len(rows.content) * self.store.bytes_per_token
             if self.store.fresh is not None:
                 fresh = np.zeros(rows.input_ids.size, dtype=np.bool_)
                 fresh[rows.content] = self.store.fresh[rows.offset]
@@ -210,11 +207,7 @@ class CausalLM(Task):
 
     def terms(self, batch: Batch) -> Mapping[str, Term | Ratio]:
         """Cross-entropy of the next tokens, in nats; in evaluation also accuracy, bits per byte, and new sentences."""
-        logits = self.logits_at_targets(batch).float()  # (N, vocabulary)
-        terms = token_terms("clm", logits, batch, training=self.training)
-        if "bytes" in batch and not self.training:
-            terms["bits_per_byte"] = Ratio(terms["clm"].sum.detach() / log(2), batch["bytes"].sum())
-        return terms
+        return token_terms("clm", self.logits_at_targets(batch).float(), batch, training=self.training)
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity of a token."""

@@ -1,6 +1,6 @@
 """Denoising: BART's objective, text infilling and sentence permutation."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -9,12 +9,23 @@ import numpy as np
 import torch
 
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.infilling import Place, choose_spans, full_stops, infill, sentence_order
+from ptm_lightning.data.infilling import (
+    AfterFullStops,
+    AsStored,
+    Infilling,
+    Place,
+    SentenceBegins,
+    choose_spans,
+    full_stops,
+    infill,
+    sentence_order,
+)
+from ptm_lightning.data.infilling_findings import PlannedRow, infilling_findings, planned_rows
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.module import TextData
-from ptm_lightning.data.noise import Bools
 from ptm_lightning.data.predict import Text
 from ptm_lightning.data.seq2seq import (
+    FlatRows,
     Ragged,
     closed_frame,
     flat_rows,
@@ -25,12 +36,14 @@ from ptm_lightning.data.seq2seq import (
     seq2seq_batch,
     target_rows,
 )
+from ptm_lightning.data.seq2seq_findings import noised_rows, seq2seq_findings
 from ptm_lightning.data.show import decoded
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.words import WordTable
 from ptm_lightning.errors import UserError
 from ptm_lightning.fill import example_with_mask
+from ptm_lightning.findings import Finding
 from ptm_lightning.generate import Generation, answer
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Terms, perplexity, token_terms
@@ -44,8 +57,8 @@ class InfillCollate:
     frame: Frame
     rate: float
     mean_span: float
-    full_stops: Bools | None
-    """Which tokens end sentences, if these are permuted."""
+    sentence_begins: SentenceBegins | None
+    """Where sentences begin, if these are permuted."""
     words: WordTable
     mask_id: int
     pad_id: int
@@ -55,18 +68,10 @@ class InfillCollate:
 
     def __call__(self, pieces: Pieces) -> Batch:
         """One batch."""
-        text = flat_rows(pieces, self.store, self.frame)
-        place = Place(text.row[text.content], text.draw, text.offset)
-        noised, original = text.ids.copy(), text.ids[text.content]
-        starts = self.words.starts(original) | (np.diff(place.row, prepend=-1) > 0)
-        if self.full_stops is not None:
-            order, begins = sentence_order(self.full_stops[original], place, self.seed)
-            noised[text.content] = original[order]
-            place, starts = place.at(order), starts[order] | begins
-        first = np.flatnonzero(starts)
-        at = place.at(first)
-        words = np.bincount(at.row)
-        spans = choose_spans(words, at, rate=self.rate, mean_span=self.mean_span, seed=self.seed)
+        text = self.rows(pieces)
+        order, starts, spans = self.infilling(text)
+        noised = text.ids.copy()
+        noised[text.content] = text.ids[text.content][order]
         inputs = Ragged(*infill(noised, text.row, text.content, starts, spans, self.mask_id))
         counts = {"denoising": len(text.ids), "tokens": len(text.ids)}
         batch = seq2seq_batch(inputs, Ragged(text.ids, text.row), pad_id=self.pad_id, counts=counts)
@@ -75,6 +80,25 @@ class InfillCollate:
             fresh[text.content] = self.store.fresh[text.offset]
             batch["fresh"] = torch.from_numpy(fresh)
         return batch
+
+    def rows(self, pieces: Pieces) -> FlatRows:
+        """The rows before the noise."""
+        return flat_rows(pieces, self.store, self.frame)
+
+    def infilling(self, text: FlatRows) -> Infilling:
+        """What is done to these rows."""
+        place = Place(text.row[text.content], text.draw, text.offset)
+        original = text.ids[text.content]
+        starts = self.words.starts(original) | (np.diff(place.row, prepend=-1) > 0)
+        order = np.arange(len(original))
+        if self.sentence_begins is not None:
+            order, begins = sentence_order(self.sentence_begins(original, text.offset), place, self.seed)
+            place, starts = place.at(order), starts[order] | begins
+        first = place.at(np.flatnonzero(starts))
+        words = np.bincount(first.row)
+        return Infilling(
+            order, starts, choose_spans(words, first, rate=self.rate, mean_span=self.mean_span, seed=self.seed)
+        )
 
 
 class DenoisingData(TextData):
@@ -94,6 +118,8 @@ class DenoisingData(TextData):
     """Mean length of a span, in words."""
     permute_sentences: bool = True
     """Whether the sentences of a row are put in random order."""
+    sentences: str | None = None
+    """What finds them: rules, a spaCy pipeline or language. Default: full stops among the tokens, as in fairseq."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,6 +128,8 @@ class DenoisingData(TextData):
             raise UserError(f"--data.mask_rate {self.mask_rate}: give a share between 0 and 1, such as 0.3")
         if not 0 < self.mean_span <= 100:
             raise UserError(f"--data.mean_span {self.mean_span}: give a number of words above 0, such as 3")
+        if self.sentences and not self.permute_sentences:
+            raise UserError("--data.sentences: they stay in order with --data.permute_sentences false; leave one out")
 
     def setup(self, stage: str) -> None:
         """Opens the stores; the tokenizer must have a mask token."""
@@ -110,6 +138,10 @@ class DenoisingData(TextData):
             raise UserError(
                 "--data.tokenizer: the tokenizer has no mask token; take one that has, or --data.tokenizer train"
             )
+
+    def sentence_splitter(self) -> str | None:
+        """The stores say where sentences begin if it isn't seen from the tokens."""
+        return self.sentences
 
     def make_frame(self) -> Frame:
         """The tokenizer's own, closed by its end."""
@@ -121,20 +153,43 @@ class DenoisingData(TextData):
             raise UserError(f"--data.max_length {self.max_length}: leaves no text to corrupt; give more, such as 128")
         return partial(lay_out_closed, layout=self.layout, longest=longest, frame=self.frame)
 
-    def collator(self, store: TokenStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
+    def collator(self, store: TokenStore, *, evaluate: bool) -> InfillCollate:
         """BART's noise."""
         return InfillCollate(
             store=store,
             frame=self.frame,
             rate=self.mask_rate,
             mean_span=self.mean_span,
-            full_stops=full_stops(self.hf_tokenizer) if self.permute_sentences else None,
+            sentence_begins=self._sentence_begins(store),
             words=WordTable.of(self.hf_tokenizer),
             mask_id=self.hf_tokenizer.mask_token_id,
             pad_id=self.hf_tokenizer.pad_token_id,
             seed=self.seed,
             evaluate=evaluate,
         )
+
+    def _sentence_begins(self, store: TokenStore) -> SentenceBegins | None:
+        if not self.permute_sentences:
+            return None
+        return AsStored(store) if self.sentences else AfterFullStops(full_stops(self.hf_tokenizer))
+
+    def findings(self, seen: Sequence[tuple[Pieces, Batch]]) -> Iterator[Finding]:
+        """Words hidden and sentences moved as asked, and targets that are the text."""
+        collate = self.collator(self.corpus.train, evaluate=False)
+        begins = collate.sentence_begins
+        rows: list[PlannedRow] = []
+        for pieces, batch in seen:
+            text = collate.rows(pieces)
+            rows += planned_rows(noised_rows(text, batch), text, collate.infilling(text), begins, self.frame)
+        yield from infilling_findings(
+            rows,
+            self.frame,
+            self.hf_tokenizer,
+            rate=self.mask_rate,
+            mean_span=self.mean_span,
+        )
+        batches = [batch for _, batch in seen]
+        yield from seq2seq_findings([row.sides for row in rows], batches, self.max_length, self.hf_tokenizer)
 
     def predict_batch(self, texts: list[Text]) -> Batch:
         """Texts to restore, with or without masks."""

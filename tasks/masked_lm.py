@@ -38,7 +38,7 @@ class MaskedLM(Task):
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
 
     def terms(self, batch: Batch) -> Mapping[str, Term | Ratio]:
-        """Cross-entropy at the targets, in nats; in evaluation also accuracy and the loss on new sentences."""
+        """Cross-entropy at the targets, in nats; in evaluation also accuracy, bits per byte, and new sentences."""
         return token_terms("mlm", self.logits_at_targets(batch).float(), batch, training=self.training)
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:

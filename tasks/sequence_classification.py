@@ -20,17 +20,23 @@ from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record, records_of
 from ptm_lightning.finetuning import FineTuning
-from ptm_lightning.metrics.classification import classification_scores, multi_label_scores, regression_scores
+from ptm_lightning.metrics.classification import (
+    best_thresholds,
+    classification_scores,
+    multi_label_scores,
+    regression_scores,
+)
 from ptm_lightning.terms import Ratio, Term, Terms
 
 TERM = "classification"
+THRESHOLDS = "label_thresholds"
 
 
 class LabelledTexts:
     """Rows with text and a label."""
 
     def __init__(self, fields: tuple[str, ...], labels: Labels) -> None:
-        self.fields = fields
+        self.fields = self.together = fields
         self.labels = labels
         self.key = ["labels", labels.problem_type, labels.known, labels.preferred]
 
@@ -121,6 +127,7 @@ class SequenceClassification(FineTuning):
 
     data_class: ClassVar[type[TaskData]] = SequenceClassificationData
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    found: ClassVar[tuple[str, ...]] = (THRESHOLDS,)
     headline: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro", "mcc", "pearson", "spearman")
 
     label_smoothing: float = 0.0
@@ -150,14 +157,22 @@ class SequenceClassification(FineTuning):
         logits = self._logits(batch)
         return self._terms(logits, batch), records_of(batch["examples"], logits=logits, label=batch["labels"])
 
-    def score(self, records: list[Record]) -> dict[str, float]:
+    def score(self, records: Sequence[Record]) -> dict[str, float]:
         """Accuracy, F1 and the other metrics of the kind of labels."""
         logits, labels = (torch.stack([record[name] for record in records]) for name in ("logits", "label"))
         if self._link.problem_type == "regression":
             return regression_scores(logits.squeeze(-1), labels)
         if self._link.problem_type == "multi_label_classification":
-            return multi_label_scores(logits.sigmoid(), labels.long())
+            if self.trainer.state.fn == "fit":
+                self.keep(**{THRESHOLDS: best_thresholds(logits.sigmoid(), labels.long())})
+            return multi_label_scores(logits.sigmoid(), labels.long(), torch.tensor(self.thresholds))
         return classification_scores(logits.softmax(dim=-1), labels.long())
+
+    @property
+    def thresholds(self) -> list[float]:
+        """The probability from which on each of several labels is predicted: what was best on the validation data."""
+        found: list[float] | None = self.kept(THRESHOLDS)
+        return found or [0.5] * len(self._link.labels)
 
     def best_by(self) -> tuple[str, Literal["min", "max"]]:
         """Macro F1, or the loss of numbers."""
@@ -220,7 +235,8 @@ class SequenceClassification(FineTuning):
         several = self._link.problem_type == "multi_label_classification"
         chances = (logits.sigmoid() if several else logits.softmax(dim=-1)).tolist()
         scores = dict(sorted(zip(names, chances, strict=True), key=lambda pair: -pair[1]))
-        best = [name for name, chance in scores.items() if chance >= 0.5] if several else next(iter(scores))
+        least = dict(zip(names, self.thresholds, strict=True))
+        best = [name for name, chance in scores.items() if chance >= least[name]] if several else next(iter(scores))
         return {"prediction": best, "scores": scores}
 
     def _written(self, label: Tensor) -> Any:

@@ -1,7 +1,6 @@
 """Span corruption: T5's objective, and UL2's mixture of denoisers."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
@@ -16,82 +15,36 @@ from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Ints
 from ptm_lightning.data.predict import Text
 from ptm_lightning.data.seq2seq import (
-    Ragged,
     closed_frame,
-    flat_rows,
     lay_out_closed,
     prompt_batch,
     prompts,
     refuse_packed,
-    seq2seq_batch,
     target_rows,
 )
+from ptm_lightning.data.seq2seq_findings import Seq2SeqRow, noised_rows, seq2seq_findings
 from ptm_lightning.data.show import decoded
 from ptm_lightning.data.span_corruption import (
     Denoiser,
+    SpanCollate,
     check_noise,
-    corrupt,
-    draw_kinds,
     longest_text,
-    noise_spans,
     read_denoiser,
     span_counts,
     split_spans,
 )
+from ptm_lightning.data.span_findings import span_findings
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer import sentinel_ids
 from ptm_lightning.errors import UserError
+from ptm_lightning.findings import Finding
 from ptm_lightning.generate import Generation, answer
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Ratio, Terms, perplexity, token_terms
 
 SENTINELS = 100
 """T5's number of them."""
-
-
-@dataclass(frozen=True)
-class SpanCollate:
-    """Pieces of documents to a batch with T5's noise."""
-
-    store: TokenStore
-    frame: Frame
-    kinds: tuple[Denoiser, ...]
-    modes: Ints
-    """The mode token of each kind of noise; empty if they have none."""
-    sentinels: Ints
-    pad_id: int
-    seed: int
-    evaluate: bool
-    """Sentences that training doesn't contain are marked."""
-
-    def __call__(self, pieces: Pieces) -> Batch:
-        """One batch."""
-        text = flat_rows(pieces, self.store, self.frame)
-        length = np.bincount(text.row[text.content])
-        first = np.cumsum(length) - length
-        density, mean_span, weight = (np.array([kind[i] for kind in self.kinds], dtype=np.float64) for i in range(3))
-        kind = draw_kinds(weight, text.draw[first], text.offset[first], self.seed)
-        counts = span_counts(length, density[kind], mean_span[kind])
-        noise = np.zeros(len(text.ids), dtype=np.bool_)
-        noise[text.content] = noise_spans(length, *counts, draw=text.draw, offset=text.offset, seed=self.seed)
-        found = corrupt(text.ids, text.row, noise, self.sentinels)
-        inputs = Ragged(found.inputs, found.input_row)
-        if len(self.modes):
-            rows = np.arange(len(length))
-            at = np.searchsorted(inputs.row, rows) + len(self.frame.before)
-            inputs = Ragged(np.insert(inputs.ids, at, self.modes[kind]), np.insert(inputs.row, at, rows))
-        batch = seq2seq_batch(
-            inputs,
-            Ragged(found.targets, found.target_row),
-            pad_id=self.pad_id,
-            counts={"spans": len(found.targets), "tokens": len(text.ids)},
-        )
-        if self.evaluate and self.store.fresh is not None:
-            fresh = np.zeros(len(text.ids), dtype=np.bool_)
-            fresh[text.content] = self.store.fresh[text.offset]
-            batch["fresh"] = torch.from_numpy(fresh[found.source] & (found.source >= 0))
-        return batch
 
 
 class SpanCorruptionData(TextData):
@@ -160,7 +113,7 @@ class SpanCorruptionData(TextData):
         """Rows that are longer than `max_length` by as much as the noise takes away."""
         return partial(lay_out_closed, layout=self.layout, longest=self._longest(), frame=self.frame)
 
-    def collator(self, store: TokenStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
+    def collator(self, store: TokenStore, *, evaluate: bool) -> SpanCollate:
         """T5's noise."""
         return SpanCollate(
             store=store,
@@ -183,6 +136,18 @@ class SpanCorruptionData(TextData):
                 "take --data.tokenizer train, or other modes"
             )
         return np.array([known[name] for name in names], dtype=np.int64)
+
+    def findings(self, seen: Sequence[tuple[Pieces, Batch]]) -> Iterator[Finding]:
+        """Noise and spans as asked, sentinels in their order, and sides that rebuild the text."""
+        collate = self.collator(self.corpus.train, evaluate=False)
+        rows: list[Seq2SeqRow] = []
+        kinds: list[int] = []
+        for pieces, batch in seen:
+            text = collate.rows(pieces)
+            rows += noised_rows(text, batch)
+            kinds += collate.kinds_of(text).tolist()
+        yield from span_findings(rows, kinds, collate, self.hf_tokenizer)
+        yield from seq2seq_findings(rows, [batch for _, batch in seen], self.max_length, self.hf_tokenizer)
 
     def predict_batch(self, texts: list[Text]) -> Batch:
         """Texts in which sentinels stand where the model shall fill something in."""

@@ -48,9 +48,9 @@ class TranslationData(TargetTextData):
         """T5's own name."""
         return f"translation_{self.source_language}_to_{self.target_language}"
 
-    def given_tokenizer(self) -> PreTrainedTokenizerFast | None:
+    def _given_tokenizer(self) -> PreTrainedTokenizerFast | None:
         """The model's tokenizer, set to the two languages."""
-        given = super().given_tokenizer()
+        given = super()._given_tokenizer()
         if given is not None:
             self._languages(given)
         return given

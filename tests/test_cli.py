@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+import torch
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from ptm_lightning.__main__ import COMMANDS, main
-from ptm_lightning.data.example_data import ExampleData
+from ptm_lightning.data.module import TextData
+from ptm_lightning.origin import NETWORK
 from ptm_lightning.plugins import find_class, load_plugins
 from ptm_lightning.presets import merge, preset_names, read_layer
 from ptm_lightning.run import RunLock, read_config, read_state
@@ -122,7 +124,7 @@ def test_resume_refuses_another_setting_with_both_values(here: Path, corpus: Pat
     capfd.readouterr()
     assert main(["fit", "--resume", "run", "--model.learning_rate=0.5"]) == 2
     last = capfd.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("error: --model.learning_rate: 0.5 now, 0.001 in run; leave it out to go on")
+    assert last.startswith("error: --model.learning_rate: 0.5 now, None in run; leave it out to go on")
 
 
 def test_validate_and_predict_with_the_run(trained: Path, here: Path, capfd: pytest.CaptureFixture[str]):
@@ -142,7 +144,7 @@ def test_two_processes_evaluate_every_document_once(trained: Path):
         run = subprocess.run([*program, *several, f"--trainer.devices={processes}"], capture_output=True, text=True)
         return run.stdout
 
-    assert screen(1).splitlines()[1].startswith("val/loss")
+    assert "\nval/loss " in screen(1)
     assert screen(2) == screen(1)
 
 
@@ -166,14 +168,20 @@ def test_export_of_auxiliary_networks_where_there_are_none(
     assert not (here / "folder").exists()
 
 
-@pytest.mark.parametrize("what", ["a run", "a checkpoint"])
+@pytest.mark.parametrize("what", ["a run", "a checkpoint", "a folder"])
 def test_init_from_takes_the_weights(what: str, trained: Path, here: Path, corpus: Path):
-    source = trained if what == "a run" else next((trained / "checkpoints").glob("*.ckpt"))
+    checkpoint = next((trained / "checkpoints").glob("*.ckpt"))
+    source = {"a run": trained, "a checkpoint": checkpoint, "a folder": trained / "model"}[what]
     arguments = ["fit", "--model", "MaskedLM", "--data.train", str(corpus), *DATA, "--init_from", str(source)]
     assert main([*arguments, "--trainer.max_steps=1", "--run_dir=run"]) == 0
     first = [float(row["value"]) for row in metrics(trained) if row["metric"] == "val/loss"]
     begun = [float(row["value"]) for row in metrics(here / "run") if row["metric"] == "val/loss"]
     assert begun[0] < first[0]
+    told, before = read_config(here / "run")["model"], read_config(trained)["model"]
+    if what == "a folder":
+        assert told["backbone"] == str(source)
+    else:
+        assert [told[name] for name in NETWORK] == [before[name] for name in NETWORK]
 
 
 def test_inspect_shows_targets(here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]):
@@ -185,7 +193,7 @@ def test_inspect_shows_targets(here: Path, corpus: Path, capfd: pytest.CaptureFi
         "targets among tokens",
         "unknown tokens",
         "near-duplicates",
-        "cut into several",
+        "longer than max_length",
     ):
         assert text in screen
 
@@ -253,17 +261,33 @@ def test_dry_run_leaves_nothing(here: Path, corpus: Path):
     assert not (here / "runs").exists()
 
 
+def test_init_from_another_tasks_run_takes_its_body(trained: Path, here: Path, capfd: pytest.CaptureFixture[str]):
+    limits = ["--trainer.max_steps=1", "--run_dir=topics", "--model.learning_rate=1e-9", "--data.max_length=32"]
+    assert main(["fit", "--config=classification", f"--init_from={trained}", *limits]) == 0
+    said = f"--init_from {trained}: is an AutoModelForMaskedLM; starting from {trained / 'model'}"
+    assert said in capfd.readouterr().err
+    pretrained = AutoModelForMaskedLM.from_pretrained(trained / "model")
+    tuned = AutoModelForSequenceClassification.from_pretrained(here / "topics" / "model")
+    for name, weight in pretrained.bert.named_parameters():
+        torch.testing.assert_close(tuned.bert.get_parameter(name), weight, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("preset", [name for name in preset_names() if name not in ("base", "evaluate", "predict")])
 def test_every_preset_trains(here: Path, corpus: Path, preset: str):
     presets = ["--config", "default", "--config", preset] if preset == "wandb" else ["--config", preset]
     load_plugins()
     model = merge(read_layer(name).values for name in presets[1::2])["model"]
-    architecture = model.get("architecture", find_class(model["class_path"], Task, "--model").architecture)
+    task = find_class(model["class_path"], Task, "--model")
+    architecture = model.get("architecture", task.architecture)
     size = f"--model.overrides={json.dumps((model.get('overrides') or {}) | tiny(architecture))}"
     limits = ["--trainer.max_steps=2", "--run_dir=run"]
-    rows = issubclass(find_class(model["class_path"], Task, "--model").data_class, ExampleData)
-    source = [] if rows else ["--data.train", str(corpus)]  # rows have columns: the preset's own built-in ones
-    assert main(["fit", *presets, *source, size, *DATA, *limits]) == 0
+    text = ["--data.train", str(corpus)] if issubclass(task.data_class, TextData) else []  # else its own example
+    text += [f"--data.parts.general.train={corpus}"] if preset == "adapt" else []
+    assert main(["fit", *presets, *text, size, *DATA, *limits]) == 0
+    if not text:
+        assert main(["test", "--run_dir=run"]) == 0
+        rows = [row for row in metrics(Path("run")) if row["metric"].startswith("val/")]
+        assert {"0", "2"} <= {row["step"] for row in rows}
 
 
 MISTAKES = [

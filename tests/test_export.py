@@ -20,7 +20,8 @@ from transformers import BertForMaskedLM, PreTrainedModel
 
 import ptm_lightning.export
 from ptm_lightning.checkpoint import SafeCheckpointIO
-from ptm_lightning.data.tokenizer import Algorithm, to_text, train_tokenizer
+from ptm_lightning.data.tokenizer import to_text
+from ptm_lightning.data.tokenizer_training import Algorithm, train_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import MARKER, export
 from ptm_lightning.link import Link

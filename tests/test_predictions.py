@@ -69,6 +69,14 @@ def test_each_batch_is_written_before_the_next_one_is_read(trained: Path, here: 
     assert not (here / "out.jsonl.partial").exists()
 
 
+def test_an_object_of_predictions_by_id(trained: Path, here: Path):
+    for name in ("out.json", "out.jsonl"):
+        assert predict(trained, "--data.predict=in.txt", "--data.batch_size=2", f"--output={name}") == 0
+    by_id = {row["id"]: row["prediction"] for row in rows(here / "out.jsonl")}
+    assert json.loads((here / "out.json").read_text()) == by_id
+    assert len(by_id) == 9
+
+
 def test_what_was_predicted_before_an_error_is_kept_aside(trained: Path, here: Path, capfd: pytest.CaptureFixture[str]):
     (here / "out.jsonl").write_text("old\n")
     (here / "in.txt").write_text("a [MASK]\n\nb [MASK]\n\nno mask\n")

@@ -11,16 +11,20 @@ import pytest
 SCRIPT = """
 import json, sys
 from lightning.pytorch import Trainer
-from ptm_lightning.tasks import MaskedLM, MaskedLMData
+from ptm_lightning.tasks import MaskedLM, MaskedLMData, Mixture, MixtureData
 
-corpus, cache, processes, tokens, share = sys.argv[1:]
+corpus, cache, processes, tokens, share, mixed = sys.argv[1:]
 size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-task = MaskedLM(overrides={**size, **quiet})
-data = MaskedLMData(
+shared = dict(
     train=[corpus], vocab_size=600, max_length=64, batch_tokens=int(tokens), cache_dir=cache,
     validation_share=float(share),
 )
+parts = {"words": {"task": "MaskedLM", "masking": "word"}, "tokens": {"task": "MaskedLM"}}
+if mixed == "True":
+    task, data = Mixture(overrides={**size, **quiet}), MixtureData(parts=parts, **shared)
+else:
+    task, data = MaskedLM(overrides={**size, **quiet}), MaskedLMData(**shared)
 two = processes == "2"
 trainer = Trainer(
     accelerator="cpu", devices=int(processes), strategy="ddp" if two else "auto", logger=False,
@@ -29,13 +33,13 @@ trainer = Trainer(
 )
 trainer.fit(task, data)
 if trainer.is_global_zero:
-    batches = len(list(data._evaluation(data.corpus.validation).loader.dataset.plan.from_window(0, 0)))
+    batches = len(data.evaluation_batches("validation").plan.evaluation_keys(0, 1))
     print(json.dumps({"batches": batches, **{name: float(value) for name, value in trainer.callback_metrics.items()}}))
 """
 
 
-def metrics(corpus: Path, cache: Path, script: Path, processes: int, tokens: int, share: float) -> dict[str, float]:
-    arguments = [str(corpus), str(cache), str(processes), str(tokens), str(share)]
+def metrics(corpus: Path, cache: Path, script: Path, processes: int, mixed: bool) -> dict[str, float]:
+    arguments = [str(corpus), str(cache), str(processes), "4096", "0.02", str(mixed)]
     done = subprocess.run(
         [sys.executable, str(script), *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -48,9 +52,13 @@ def metrics(corpus: Path, cache: Path, script: Path, processes: int, tokens: int
     return found
 
 
-def test_one_of_two_processes_may_have_no_batch_to_evaluate(corpus: Path, cache: Path, tmp_path: Path):
+@pytest.mark.parametrize("mixed", [False, True])
+def test_one_of_two_processes_may_have_no_batch_to_evaluate(
+    corpus: Path, cache: Path, tmp_path: Path, mixed: bool
+) -> None:
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
-    one, two = (metrics(corpus, cache, script, processes, 4096, 0.02) for processes in (1, 2))
-    assert one["batches"] == 1
+    one, two = (metrics(corpus, cache, script, processes, mixed) for processes in (1, 2))
+    assert one["batches"] == 1 + mixed
     assert two == pytest.approx(one, rel=1e-4)
+    assert not mixed or {"val/words/loss", "val/tokens/loss", "val/tokens/bits_per_byte"} <= two.keys()

@@ -14,6 +14,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 def test_commands_run_in_order(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "corpus.txt").write_text(corpus.read_text())
+    (tmp_path / "domain.txt").write_text("\n\n".join(f"Bug {i} of debhelper: compat {i % 9}." for i in range(200)))
     commands = re.findall(r"^\$ python -m ptm_lightning (.*)$", README, re.MULTILINE)
     assert len(commands) >= 9
     for command in commands:

@@ -80,6 +80,17 @@ NEEDS: dict[str, dict[str, Any]] = {
             "frozen_layers": 1,
         },
     },
+    "QuestionAnswering": {
+        "alternatives": {
+            "stride": 5,
+            "max_answer_tokens": 1,
+            "no_answer_threshold": 100.0,
+            "f1_units": "characters",
+            "head_learning_rate": 0.1,
+            "frozen_layers": 1,
+        },
+    },
+    "TokenClassification": {"alternatives": {"stride": 5, "head_learning_rate": 0.1, "frozen_layers": 1}},
     "CausalLM": {
         "arguments": {"max_new_tokens": 8},
         "alternatives": {
@@ -94,8 +105,16 @@ NEEDS: dict[str, dict[str, Any]] = {
         **ANSWERS,
         "alternatives": ANSWERS["alternatives"] | {"source_language": "fr", "target_language": "fr"},
     },
-    "NextSentence": {"alternatives": {"short_share": 0.9}},
-    "SentenceOrder": {"alternatives": {"short_share": 0.9}},
+    "Mixture": {
+        "data": {"parts": {"words": {"task": "MaskedLM", "masking": "word"}, "tokens": {"task": "MaskedLM"}}},
+        "alternatives": {
+            "parts": {"words": {"task": "MaskedLM", "masking": "span"}, "tokens": {"task": "MaskedLM"}},
+            "tokenizer_algorithm": "unigram",
+        },
+    },
+    "NextSentence": {"alternatives": {"short_share": 0.9, "sentences": "xx"}},  # refused where spaCy isn't installed
+    "SentenceOrder": {"alternatives": {"short_share": 0.9, "sentences": "xx"}},
+    "Denoising": {"alternatives": {"sentences": "rules"}},
     "SpanCorruption": {
         "data": {"predict": None, "text": ["the <extra_id_0> sees a <extra_id_1> .", "<extra_id_0> likes a dog"]},
         "alternatives": {"denoisers": [{"density": 0.3, "mean_span": 2, "mode": "R"}, {"mode": "S"}]},

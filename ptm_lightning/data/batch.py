@@ -3,6 +3,7 @@
 Shapes: R rows of T places, N targets, n content tokens (those of the text, without special tokens and padding).
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -45,20 +46,32 @@ class Batch(TypedDict, total=False):
     labels: Tensor
     """(R,) the right class of each row, where the task has one; (R, L) 0 or 1 for each of several; (R,) numbers."""
     examples: Tensor
-    """(R,) labelled rows only: their numbers in the store."""
+    """(R,) labelled rows only: the numbers of their examples in the store, or in prediction among those asked for."""
+    windows: Tensor
+    """(R,) windows of long texts only: a number that no other window of the store has, rising within a text."""
+    words: Tensor
+    """(N,) token classification only: the numbers of the targets' words in their texts."""
+    spans: Tensor
+    """(R, 2) question answering only: the places of the answer's first and last token; of no answer `nulls` twice."""
+    nulls: Tensor
+    """(R,) question answering only: the place that means that there is no answer in the row."""
+    characters: Tensor
+    """(R, T, 2) evaluation and prediction of spans only: where the token of a text begins and ends in it; else -1."""
+    rows: list[dict[str, Any]]
+    """Evaluation and prediction of windows only: for each row, the columns of its example."""
     counts: dict[str, int]
     """How much of each term the batch holds, by the term's name, and "tokens", those that aren't padding; with a
     decoder those of the text before it was corrupted, as the plan counts them."""
     fresh: Tensor
     """(N,) evaluation only: whether a target lies in a sentence that training does not contain."""
-    bytes: Tensor
-    """(R,) evaluation of causal language models only: bytes of a row's text (UTF-8)."""
+    bytes: float
+    """Evaluation of causal and masked language models only: bytes (UTF-8) of the text that the targets stand for."""
+    part: str
+    """Mixtures only: the name of the part that the batch belongs to."""
     chances: Tensor
     """(N,) replaced token detection only: integers below 2**30 that decide what a target is replaced by."""
     texts: list[tuple[str, str]]
     """Prediction only: (id, text) of each row."""
-    rows: list[dict[str, Any]]
-    """(R) evaluation of labelled rows only, where metrics need their texts: the rows as they were read."""
     at_once: int
     """Prediction only: how many rows to generate for at a time."""
     step_counts: dict[str, int]
@@ -89,6 +102,17 @@ def other_documents(batch: Batch, number: int) -> Tensor:
     mine = 1 if "decoder_input_ids" in batch else ids[row, place]
     others[row] = (ids[row] != mine) | (ids[row] == 0)
     return others
+
+
+def in_parts(batch: Batch, size: int) -> Iterator[Batch]:
+    """A batch by so many rows at a time, for a text may have thousands of them; what isn't by row stays whole."""
+    rows = len(batch["input_ids"])
+    for begin in range(0, rows, size):
+        part: Any = {
+            name: value[begin : begin + size] if isinstance(value, Tensor | list) and len(value) == rows else value
+            for name, value in batch.items()
+        }
+        yield part
 
 
 class Rows(NamedTuple):

@@ -16,6 +16,18 @@ SHORTEST = 40
 """Docstrings below this many characters are names in other words, not text."""
 MODULES = 12
 """Labels of the built-in example for classification."""
+LONGEST = 1500
+"""Characters of a docstring in the one for question answering: a first run shall take a minute."""
+NO_ANSWER: Row = {"text": [], "answer_start": []}
+
+RETURNED = re.compile(r"\b[Rr]eturns?\s+(?=\w)([^.;:,]{3,100}?)(?=[.;:,]|\n\n|\Z)")
+"""What a docstring says that something returns, as far as the first punctuation."""
+
+NAME = re.compile(
+    r"(?P<call>\b[A-Za-z_][\w.]*(?=\())|(?P<error>\b[\w.]*[A-Z]\w*(?:Error|Exception|Warning)\b)"
+    r"|(?P<constant>\b(?:None|True|False)\b)|(?P<number>\b\d+(?:\.\d+)?\b)|(?P<other>\w+|[^\w\s])"
+)
+"""What the built-in example for token classification tags, and all other words."""
 
 # Tests, bundled programs and foreign packages; `encodings` holds a hundred copies of one docstring.
 SKIPPED_FOLDERS = re.compile(
@@ -92,6 +104,51 @@ def modules() -> Iterator[Row]:
             yield {"text": row["text"], "label": row["module"], "name": row["name"]}
 
 
+def questions() -> Iterator[Row]:
+    """What functions and classes return, as a stretch of their docstrings: to try question answering.
+
+    The answers are found by rule and not checked by anyone. For every two questions with an answer there is one at most
+    whose docstring says nothing of returning, and that has none.
+
+    Returns:
+        An iterator of {"id", "question", "context", "answers" (as in SQuAD)}, in an order that depends on the Python
+        version alone.
+    """
+    answered = unanswered = 0
+    for row in python():
+        if row["module"] == "pydoc_data" or len(row["text"]) > LONGEST:
+            continue
+        found = RETURNED.search(row["text"])
+        if found is None and ("return" in row["text"].lower() or 2 * unanswered >= answered):
+            continue
+        answered, unanswered = answered + (found is not None), unanswered + (found is None)
+        answers: Row = {"text": [found[1]], "answer_start": [found.start(1)]} if found else NO_ANSWER
+        question = f"What does {row['name']} return?"
+        yield {"id": row["name"], "question": question, "context": row["text"], "answers": answers}
+
+
+def entities() -> Iterator[Row]:
+    """First paragraphs of docstrings, with names of Python in them tagged: to try token classification.
+
+    The tags are given by rule and not checked by anyone: what is called, what is an error or a warning, constants, and
+    numbers.
+
+    Returns:
+        An iterator of {"tokens", "tags"}, in an order that depends on the Python version alone.
+    """
+    for row in python():
+        paragraph = row["text"].partition("\n\n")[0]
+        kinds: list[str | None] = []
+        tokens: list[str] = []
+        for found in NAME.finditer(paragraph):
+            pieces = re.findall(r"\w+|[^\w\s]", found[0])
+            kind = found.lastgroup
+            tokens += pieces
+            kinds += [f"B-{kind}", *[f"I-{kind}"] * (len(pieces) - 1)] if kind != "other" else ["O"] * len(pieces)
+        if row["module"] != "pydoc_data":
+            yield {"tokens": tokens, "tags": kinds}
+
+
 def summaries() -> Iterator[Row]:
     """Docstrings whose first paragraph is one line, which sums up the rest: to try summarization.
 
@@ -115,9 +172,11 @@ def number_words() -> Iterator[Row]:
 
 
 BUILTIN: dict[str, Callable[[], Iterator[Row]]] = {
+    "entities": entities,
     "modules": modules,
     "number_words": number_words,
     "python": python,
+    "questions": questions,
     "summaries": summaries,
 }
 """What stands after `builtin:`."""

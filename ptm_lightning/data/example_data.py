@@ -2,15 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.cache import cache_folder
-from ptm_lightning.data.corpus import Corpus, CorpusSettings
+from ptm_lightning.data.corpus import Corpus
+from ptm_lightning.data.corpus_text import CorpusSettings
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.examples import Reader, prepare_examples
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
@@ -85,8 +85,6 @@ class ExampleData(TaskData, ABC):
 
     fields: ClassVar[tuple[str, ...]]
     """The columns of text."""
-    all_fields: ClassVar[bool] = False
-    """Whether rows that lack the text of any field are left out, and not only those that lack all."""
 
     @abstractmethod
     def reader(self) -> Reader:
@@ -103,33 +101,19 @@ class ExampleData(TaskData, ABC):
             return list(task.link.labels), []
         return [], backbone_labels(task.backbone) if task.backbone else []
 
+    def settings(self) -> CorpusSettings:
+        """All that the tokens depend on."""
+        return replace(super().settings(), fields=self.fields)
+
     def open_corpus(self) -> Corpus:
         """Opens the stores of examples; makes first what the cache doesn't have."""
-        settings = CorpusSettings(
-            train=tuple(self.train),
-            validation=tuple(self.validation or ()),
-            test=tuple(self.test or ()),
-            tokenizer=self.tokenizer,
-            algorithm=self.tokenizer_algorithm,
-            vocab_size=self.vocab_size,
-            max_length=self.max_length,
-            special_tokens=self.special_tokens(),
-            split_text="line",
-            columns=tuple(sorted((self.columns or {}).items())),
-            validation_share=self.validation_share,
-            cache=cache_folder(self.cache_dir),
-            fields=self.fields,
-            all_fields=self.all_fields,
-        )
-        return prepare_examples(settings, self.test_share, self.reader(), self.given_tokenizer())
+        return prepare_examples(self.settings(), self.test_share, self.reader(), self.given_tokenizer)
 
     def setup(self, stage: str) -> None:
         """Opens the stores, and says what doesn't fit into a row."""
         super().setup(stage)
         if stage == "fit":
             self._say_what_is_cut()
-            for flag, count in self.corpus.provenance.get("incomplete", {}).items():
-                say(f"{flag}: {count:,} rows are left out, for {' or '.join(self.fields)} is empty in them")
             shared = {name: count for name, count in self.corpus.provenance["duplicates"].items() if count}
             if shared:
                 say("rows whose text occurs before: " + ", ".join(f"{n:,} {name}" for name, n in shared.items()))

@@ -5,6 +5,7 @@ column of targets; info.json.
 """
 
 import json
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -15,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from ptm_lightning.data.formats import Row
+from ptm_lightning.data.formats import Row, as_text
+from ptm_lightning.data.noise import Bools
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.store_writer import unknown_id
 
@@ -29,7 +31,7 @@ class Encoded(NamedTuple):
     fields: Sequence[Sequence[int]]
     """The token ids of each field, without special tokens."""
     columns: Mapping[str, Any]
-    """Targets by name: a number or an array for the example, or a list with one for each token."""
+    """Targets by name: a number or an array for the example, or a list with an integer for each token."""
 
 
 Encode = Callable[[Sequence[Row]], Iterable[Encoded]]
@@ -83,7 +85,7 @@ class ExampleStore(TokenStore):
                 yield json.loads(file.read(end - begin))
 
 
-def write_examples(rows: Iterable[Row], encode: Encode, tokenizer: Tokenizer, folder: Path) -> None:
+def write_examples(rows: Iterable[Row], encode: Encode, tokenizer: Tokenizer, folder: Path) -> Bools:
     """Writes a store's files into a folder, in one pass over the rows.
 
     Args:
@@ -91,18 +93,22 @@ def write_examples(rows: Iterable[Row], encode: Encode, tokenizer: Tokenizer, fo
         encode: Tokenizes some rows, and makes their targets.
         tokenizer: That it tokenizes with.
         folder: Is made.
+
+    Returns:
+        (rows,) which of them are stored: those that have a token.
     """
     folder.mkdir()
     size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
     dtype = np.dtype(np.uint16 if size <= 2**16 else np.uint32)
     counts, columns = np.zeros(size, dtype=np.int64), dict[str, list[Any]]()
-    lengths, row_ends, text_bytes, width, empty = [0], [0], 0, 1, 0
+    lengths, row_ends, text_bytes, width = [0], [0], 0, 1
+    stored = list[bool]()
     with open(folder / "tokens.bin", "wb") as tokens, open(folder / "rows.jsonl", "wb") as lines:
         stream = iter(rows)
         for batch in iter(lambda: list(islice(stream, BATCH)), []):
             for row, (fields, targets) in zip(batch, encode(batch), strict=True):
-                if not any(fields):  # a text of control characters alone gives no token
-                    empty += 1
+                stored.append(any(fields))
+                if not stored[-1]:  # a text of control characters alone gives no token
                     continue
                 ids = np.fromiter(chain.from_iterable(fields), dtype)
                 tokens.write(ids.data)
@@ -110,26 +116,32 @@ def write_examples(rows: Iterable[Row], encode: Encode, tokenizer: Tokenizer, fo
                 width = len(fields)
                 lengths += map(len, fields)
                 for name, target in targets.items():
-                    columns.setdefault(name, []).append(target)
+                    columns.setdefault(name, []).append(array("i", target) if isinstance(target, list) else target)
                 line = json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"
                 lines.write(line)
                 row_ends.append(len(line))
-                text_bytes += sum(len(value.encode("utf-8", "replace")) for value in row.values() if type(value) is str)
+                texts = (as_text(value) for value in row.values())
+                text_bytes += sum(len(text.encode("utf-8", "replace")) for text in texts if type(text) is str)
     (folder / "fields.bin").write_bytes(np.cumsum(np.array(lengths, dtype=np.int64)).data)
     (folder / "row_offsets.bin").write_bytes(np.cumsum(np.array(row_ends, dtype=np.int64)).data)
     (folder / "counts.bin").write_bytes(counts.data)
-    for name, values in columns.items():
-        ragged = isinstance(values[0], list)
-        np.save(folder / f"column-{name}.npy", np.array(list(chain.from_iterable(values)) if ragged else values))
+    _save_columns(columns, folder)
     unknown = unknown_id(tokenizer)
     info = {
         "documents": len(row_ends) - 1,
         "tokens": int(counts.sum()),
         "bytes": text_bytes,
-        "empty": empty,
+        "empty": stored.count(False),
         "unknown": 0 if unknown is None else int(counts[unknown]),
         "fields": width,
         "columns": sorted(columns),
         "dtype": dtype.name,
     }
     (folder / "info.json").write_text(json.dumps(info, indent=1), encoding="utf-8")
+    return np.array(stored, dtype=np.bool_)
+
+
+def _save_columns(columns: Mapping[str, Sequence[Any]], folder: Path) -> None:
+    for name, values in columns.items():
+        by_token = isinstance(values[0], array)
+        np.save(folder / f"column-{name}.npy", np.concatenate(values) if by_token else np.array(values))

@@ -12,9 +12,11 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from ptm_lightning.data.corpus import HUB_SPLITS, Corpus, CorpusSettings, source_key, text_bytes, tokenizer_for
+from ptm_lightning.data.corpus import Corpus
+from ptm_lightning.data.corpus_text import HUB_SPLITS, CorpusSettings, source_key, text_bytes
+from ptm_lightning.data.corpus_tokenizer import prepare_tokenizer
 from ptm_lightning.data.example_store import Encode, ExampleStore, write_examples
-from ptm_lightning.data.formats import Row
+from ptm_lightning.data.formats import Row, as_text
 from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.sources import Source, read, resolve
 from ptm_lightning.data.store import store_key, written_once
@@ -33,6 +35,8 @@ class Reader(Protocol):
 
     fields: tuple[str, ...]
     """The columns of text."""
+    together: tuple[str, ...]
+    """Columns: rows that agree in them are held out together, such as all questions on one text."""
     key: Any
     """Plain values: what of its settings changes what is stored."""
 
@@ -46,7 +50,7 @@ class Reader(Protocol):
         """Rows with the same number are held out in the same share."""
 
     def encoder(self, tokenizer: Tokenizer) -> Encode:
-        """What tokenizes rows, when all training rows were taken in."""
+        """What tokenizes rows, when all rows of the split were seen; a row without any token is left out."""
 
     def facts(self) -> dict[str, Any]:
         """What the task and the model card must know, such as the names of labels."""
@@ -75,10 +79,9 @@ def prepare_examples(
     flags = {"--data.train": settings.train, "--data.validation": settings.validation, "--data.test": settings.test}
     sources = {flag: resolve(names, flag) for flag, names in flags.items()}
     keys = {flag: [source_key(source, settings.cache) for source in found] for flag, found in sources.items()}
-    tokenizer = tokenizer_for(settings, given, sources["--data.train"], keys["--data.train"])
+    tokenizer, new_tokens = prepare_tokenizer(settings, given)
     shares = (0.0 if settings.validation else settings.validation_share, 0.0 if settings.test else test_share)
     recipe = {"columns": settings.columns, "fields": reader.fields, "shares": shares, "reader": reader.key}
-    recipe |= {"all_fields": True} if settings.all_fields else {}
     sizes = {flag: len(found) for flag, found in keys.items()}
     key = store_key([key for found in keys.values() for key in found], to_text(tokenizer)[0], recipe | sizes)
     folder = settings.cache / "examples" / key
@@ -96,6 +99,7 @@ def prepare_examples(
     chosen = {"sources": list(settings.train), "validation_sources": list(settings.validation)}
     return Corpus(
         tokenizer,
+        new_tokens,
         stores["train"],
         stores["validation"],
         stores.get("test"),
@@ -117,31 +121,30 @@ class _Builder:
     advance: Callable[[int], None]
     hashes: dict[str, Hashes] = field(default_factory=dict)
     """Of the rows of each split."""
-    incomplete: dict[str, int] = field(default_factory=dict)
-    """Rows left out of each source's flag, for they lack the text of a field."""
 
     def build(self) -> None:
         """Reads the training rows twice: to learn what there is and who is held out, and to tokenize."""
-        strata: list[int] = []
-        hashes, source_ends = self._scan("--data.train", self._take_into(strata))
-        split = held_out(hashes, np.array(strata, dtype=np.uint64), self.shares)
+        strata, groups, stored = list[int](), list[int](), np.zeros(0, dtype=np.int64)
+        hashes, source_ends = self._scan("--data.train", self._take_into(strata, groups))
+        split = held_out(np.array(groups, dtype=np.uint64), np.array(strata, dtype=np.uint64), self.shares)
         for number_, name in enumerate(SPLITS):
             flag = f"--data.{name}"
             if number_ == 0 or self.shares[number_ - 1]:
                 self.hashes[name] = hashes[split == number_]
-                self._write(name, self._rows("--data.train"), split == number_)
+                written = self._write(name, self._rows("--data.train"), split == number_)
+                stored = stored if number_ else np.flatnonzero(split == 0)[written]
             elif self.sources[flag]:
                 self.hashes[name], _ = self._scan(flag, self.reader.check)
                 self._write(name, self._rows(flag), None)
-        ends = [int((split[:end] == 0).sum()) for end in source_ends]
+        ends = np.searchsorted(stored, source_ends).tolist()
         facts = {"source_ends": ends, "duplicates": self._duplicates(), **self.reader.facts()}
-        facts |= {"incomplete": self.incomplete} if self.incomplete else {}
         (self.folder / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
-    def _take_into(self, strata: list[int]) -> Callable[[Row, str], None]:
+    def _take_into(self, strata: list[int], groups: list[int]) -> Callable[[Row, str], None]:
         def take(row: Row, where: str) -> None:
             self.reader.take(row, where)
             strata.append(self.reader.stratum(row))
+            groups.append(_hash(row, self.reader.together))
 
         return take
 
@@ -149,17 +152,9 @@ class _Builder:
         """Hashes of the rows' texts, and the number of rows at the end of each source."""
         hashes: list[int] = []
         ends: list[int] = []
-
-        def check_complete(row: Row, where: str) -> None:
-            if self._complete(row):
-                check(row, where)
-
         for source in self.sources[flag]:
-            for row in self._read(source, flag, check_complete):
-                if not self._complete(row):
-                    self.incomplete[flag] = self.incomplete.get(flag, 0) + 1
-                    continue
-                hashes.append(number("\0".join(row[name] for name in self.reader.fields).encode("utf-8", "replace")))
+            for row in self._read(source, flag, check):
+                hashes.append(_hash(row, self.reader.fields))
             ends.append(len(hashes))
         if not hashes:
             raise UserError(f"{flag}: no row with text")
@@ -167,10 +162,7 @@ class _Builder:
 
     def _rows(self, flag: str) -> Iterator[Row]:
         for source in self.sources[flag]:
-            yield from filter(self._complete, self._read(source, flag, None))
-
-    def _complete(self, row: Row) -> bool:
-        return not self.settings.all_fields or all(row[name].strip() for name in self.reader.fields)
+            yield from self._read(source, flag, None)
 
     def _read(self, source: Source, flag: str, check: Callable[[Row, str], None] | None) -> Iterator[Row]:
         return read(
@@ -182,16 +174,20 @@ class _Builder:
             hub_split=HUB_SPLITS[flag],
         )
 
-    def _write(self, split: str, rows: Iterator[Row], chosen: Bools | None) -> None:
+    def _write(self, split: str, rows: Iterator[Row], chosen: Bools | None) -> Bools:
         flag = f"--data.{split}"
         if not len(self.hashes[split]):
             raise UserError(f"{flag}: too few rows to hold a share out; give a source, or more rows")
         mine = rows if chosen is None else compress(rows, chosen)
-        write_examples(self._counted(mine), self.reader.encoder(self.tokenizer), self.tokenizer, self.folder / split)
+        encode = self.reader.encoder(self.tokenizer)
+        stored = write_examples(self._counted(mine), encode, self.tokenizer, self.folder / split)
+        if not stored.any():
+            raise UserError(f"{flag}: no row that can be used; give others")
+        return stored
 
     def _counted(self, rows: Iterator[Row]) -> Iterator[Row]:
         for row in rows:
-            self.advance(sum(len(row[name]) for name in self.reader.fields))
+            self.advance(sum(len(as_text(row[name])) for name in self.reader.fields))
             yield row
 
     def _duplicates(self) -> dict[str, int]:
@@ -200,6 +196,10 @@ class _Builder:
         inside = {"within train": len(train) - len(np.unique(train))}
         others = {name: hashes for name, hashes in self.hashes.items() if name != "train"}
         return inside | {f"{name} in train": int(np.isin(hashes, train).sum()) for name, hashes in others.items()}
+
+
+def _hash(row: Row, columns: Sequence[str]) -> int:
+    return number("\0".join(as_text(row[name]) for name in columns).encode("utf-8", "replace"))
 
 
 def held_out(hashes: Hashes, strata: Hashes, shares: tuple[float, float]) -> Ints:

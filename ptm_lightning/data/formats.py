@@ -16,12 +16,19 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from ptm_lightning.data.squad import unnested
 from ptm_lightning.errors import UserError
 
 Row = dict[str, Any]
 Place = int | str
 Placed = Iterator[tuple[Place, Row]]
 SplitText = Literal["blank_line", "line"]
+
+
+def as_text(value: Any) -> Any:
+    """The text in a column: tokens with spaces between, and all else as it is."""
+    return " ".join(value) if isinstance(value, list) and all(isinstance(token, str) for token in value) else value
+
 
 LONGEST_DOCUMENT = 256 << 20  # bytes; a file without blank lines would fill the memory before anything is said
 BUFFER = 1 << 20  # bytes
@@ -89,6 +96,20 @@ def _text_lines(path: Path, where: str) -> Placed:
         yield number, {"text": _decode(line, number, where).removesuffix("\n")}
 
 
+def _conll(path: Path, where: str) -> Placed:
+    """Sentences divided by blank lines, a token a line; the first column is the token, the last its tag."""
+    start, held = 1, list[list[str]]()
+    for number, line in enumerate(chain(_lines(path, where), [b""]), 1):
+        columns = _decode(line, number, where).split()
+        if columns and columns[0] != "-DOCSTART-":
+            start = start if held else number
+            held.append(columns)
+        elif held:
+            tags = {"tags": [columns[-1] for columns in held]} if min(map(len, held)) > 1 else {}
+            yield start, {"tokens": [columns[0] for columns in held]} | tags
+            held = []
+
+
 def _loads(text: str, line: int, where: str) -> Any:
     """JSON text that begins at a line, as a value."""
     try:
@@ -139,16 +160,10 @@ def read_stream(lines: Iterable[bytes], where: str, text_column: str) -> Placed:
             yield number, {text_column: _decode(line, number, where).removesuffix("\n")}
 
 
-def completed(row: Row, text_column: str | None) -> Row:
-    """A row with the entries of its nested columns beside its own.
-
-    Args:
-        row: From a reader.
-        text_column: What the text of a file without columns is called; None if the file has columns.
-    """
+def with_nested(row: Row) -> Row:
+    """A row with the entries of its nested columns beside its own."""
     nested = {name: inner for value in row.values() if isinstance(value, dict) for name, inner in value.items()}
-    text = {text_column: row["text"]} if text_column is not None and "text" in row else {}
-    return {**nested, **text, **row}
+    return nested | row
 
 
 def _begins_json_lines(line: bytes) -> bool:
@@ -161,7 +176,10 @@ def _begins_json_lines(line: bytes) -> bool:
 
 
 def _json(path: Path, where: str) -> Placed:
-    """A list of objects, {"data": [...]}, one object, or JSON lines. Only JSON lines are read in pieces."""
+    """A list of objects, {"data": [...]} (also of SQuAD's articles), one object, or JSON lines.
+
+    Only JSON lines are read in pieces.
+    """
     numbered = enumerate(_lines(path, where), 1)
     first = next(((n, line) for n, line in numbered if not line.isspace()), None)
     if first is None:
@@ -175,7 +193,7 @@ def _json(path: Path, where: str) -> Placed:
     if isinstance(value, dict):
         value = value["data"] if isinstance(value.get("data"), list) else [value]
     rows = value if isinstance(value, list) else [value]
-    yield from _objects(((f" row {n}", row) for n, row in enumerate(rows, 1)), where)
+    yield from unnested(_objects(((f" row {n}", row) for n, row in enumerate(rows, 1)), where), where)
 
 
 def _header(cells: list[str], line: int, where: str) -> list[str]:
@@ -239,8 +257,9 @@ READERS: dict[str, Callable[[Path, str], Placed]] = {
     ".csv": partial(_table, delimiter=","),
     ".tsv": partial(_table, delimiter="\t"),
     ".parquet": _parquet,
+    ".conll": _conll,
 }
-SUPPORTED = ".txt, .jsonl, .json, .csv, .tsv (plain or .gz) or .parquet"
+SUPPORTED = ".txt, .jsonl, .json, .csv, .tsv, .conll (plain or .gz) or .parquet"
 
 
 def format_of(path: Path) -> str | None:
@@ -257,13 +276,14 @@ def format_of(path: Path) -> str | None:
     return suffix if suffix in READERS and not name.endswith(".parquet.gz") else None
 
 
-def read_file(path: Path, where: str, split_text: SplitText) -> Placed:
+def read_file(path: Path, where: str, split_text: SplitText, text_column: str = "text") -> Placed:
     """The rows of one file, as the file names them.
 
     Args:
         path: A file whose format `format_of` knows.
         where: The beginning of error messages: the flag and the file.
         split_text: How a .txt file is cut into documents.
+        text_column: What a document of a .txt file is called.
 
     Returns:
         An iterator of (place, row); the place is a line number or a word such as " row 3".
@@ -274,4 +294,5 @@ def read_file(path: Path, where: str, split_text: SplitText) -> Placed:
     kind = format_of(path)
     assert kind is not None, path
     reader = _text_lines if kind == ".txt" and split_text == "line" else READERS[kind]
-    return reader(path, where)
+    placed = reader(path, where)
+    return ((place, {text_column: row["text"]}) for place, row in placed) if kind == ".txt" else placed

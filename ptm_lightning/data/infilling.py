@@ -3,14 +3,16 @@
 Shapes: n content tokens in flat order, row after row; w words, s spans.
 """
 
+from dataclasses import dataclass
 from math import exp
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.noise import Bools, Floats, Ints, Purpose, hash64, uniform
+from ptm_lightning.data.store import TokenStore
 
 FULL_STOPS = frozenset(".!?…。！？｡؟।")  # noqa: RUF001 - full-width ones are meant
 
@@ -41,6 +43,16 @@ class Spans(NamedTuple):
     """(s,) in words."""
 
 
+class Infilling(NamedTuple):
+    """What is done to the rows of a batch: their sentences are put in an order, then spans of words give way."""
+
+    order: Ints
+    """(n,) the content tokens in their new order, as indices into the old."""
+    word_starts: Bools
+    """(n,) where words begin in the new order."""
+    spans: Spans
+
+
 def full_stops(tokenizer: PreTrainedTokenizerFast) -> Bools:
     """Which tokens end a sentence: those whose text ends in a full stop, question or exclamation mark.
 
@@ -57,21 +69,51 @@ def full_stops(tokenizer: PreTrainedTokenizerFast) -> Bools:
     return table
 
 
-def sentence_order(ends: Bools, place: Place, seed: int) -> tuple[Ints, Bools]:
+class SentenceBegins(Protocol):
+    """Tells where sentences begin. It goes to the workers: picklable."""
+
+    def __call__(self, ids: Ints, offset: Ints) -> Bools:
+        """Takes (n,) ids and (n,) places in the token store; (n,) true where a token begins a sentence."""
+
+
+@dataclass(frozen=True)
+class AfterFullStops:
+    """A sentence begins after the last full stop of a run, as in fairseq."""
+
+    full_stops: Bools
+    """(vocabulary,) which tokens end sentences."""
+
+    def __call__(self, ids: Ints, offset: Ints) -> Bools:
+        """The places after full stops."""
+        ends = self.full_stops[ids]
+        return np.append(False, ends[:-1] & ~ends[1:])
+
+
+@dataclass(frozen=True)
+class AsStored:
+    """A sentence begins where the token store says so."""
+
+    store: TokenStore
+
+    def __call__(self, ids: Ints, offset: Ints) -> Bools:
+        """The places that the store names."""
+        starts = self.store.sentence_starts
+        assert starts is not None
+        return np.asarray(starts[np.minimum(np.searchsorted(starts, offset), len(starts) - 1)] == offset)
+
+
+def sentence_order(begins: Bools, place: Place, seed: int) -> tuple[Ints, Bools]:
     """Puts the sentences of each row in random order.
 
-    A sentence ends after the last full stop of a run, as in fairseq; what follows the last sentence is one too.
-
     Args:
-        ends: (n,) true for full stops.
+        begins: (n,) true where a sentence begins; a row always begins one.
         place: The n tokens.
         seed: The run's seed.
 
     Returns:
         (n,) the tokens in their new order, as indices into the old, and (n,) where a sentence begins in the new order.
     """
-    begins = np.diff(place.row, prepend=-1) > 0
-    begins[1:] |= ends[:-1] & ~ends[1:]
+    begins = begins | (np.diff(place.row, prepend=-1) > 0)
     first = np.flatnonzero(begins)
     at = place.at(first)
     rank = np.empty(len(first), dtype=np.int64)

@@ -118,9 +118,7 @@ def label_of(row: Row, where: str) -> Any:
         UserError: It has none.
     """
     if row.get("label") is None or row["label"] == "":
-        raise UserError(
-            f"{where}: no label; the row's columns are {', '.join(row)}; name yours with --data.columns.label"
-        )
+        raise UserError(f"{where}: no label; the columns are {', '.join(row)}; name yours with --data.columns.label")
     return row["label"]
 
 

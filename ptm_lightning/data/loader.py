@@ -1,33 +1,54 @@
 """Batches from where the trainer stands, grouped by optimizer step so that each knows the step's counts."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+import torch
+from lightning.pytorch.strategies import Strategy
 from torch.utils.data import DataLoader, Dataset
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.layout import Pieces
-from ptm_lightning.data.plan import Plan
+from ptm_lightning.data.plan import Plan, StepPlan
 
-Key = tuple[int, int, int]
+Key = tuple[int, ...]
 WORKER_TIMEOUT_SECONDS = 600
 T = TypeVar("T")
 
 
+class StepBatches(Dataset[Batch], ABC):
+    """A plan's batches by their keys; workers hold a copy each."""
+
+    plan: StepPlan
+
+    @abstractmethod
+    def pieces(self, key: Key) -> Pieces:
+        """The pieces of text that a batch is made of."""
+
+    @abstractmethod
+    def __getitem__(self, key: Key) -> Batch:
+        """One batch, noise and all."""
+
+
 @dataclass(frozen=True)
-class Batches(Dataset[Batch]):
-    """A plan's batches by their keys (epoch, chunk, micro-batch); workers hold a copy each."""
+class Batches(StepBatches):
+    """Batches of one plan; a key is (epoch, chunk, micro-batch)."""
 
     plan: Plan
     collate: Callable[[Pieces], Batch]
 
+    def pieces(self, key: Key) -> Pieces:
+        """The pieces of text that a batch is made of."""
+        epoch, chunk, index = key
+        return self.plan.chunk(epoch, chunk).microbatch(index)
+
     def __getitem__(self, key: Key) -> Batch:
         """One batch, noise and all."""
-        epoch, chunk, index = key
-        return self.collate(self.plan.chunk(epoch, chunk).microbatch(index))
+        return self.collate(self.pieces(key))
 
 
 @dataclass(frozen=True)
@@ -38,7 +59,7 @@ class StepLoader:
     It looks one optimizer step ahead and writes the step's counts into each of its micro-batches.
     """
 
-    batches: Batches
+    batches: StepBatches
     global_step: Callable[[], int]
     accumulate: int = 1
     rank: int = 0
@@ -82,6 +103,12 @@ class Share(Generic[T]):
     def __len__(self) -> int:
         """How many there are; Lightning would not evaluate where there is none, and the other processes would wait."""
         return max(1, len(self.loader))
+
+
+def sum_over_processes(strategy: Strategy, counts: dict[str, int]) -> dict[str, int]:
+    """The counts summed over the processes; all call it for the same step."""
+    numbers = torch.tensor(list(counts.values()), device=strategy.root_device)
+    return dict(zip(counts, strategy.reduce(numbers, reduce_op="sum").tolist(), strict=True))
 
 
 def data_loader(dataset: Dataset[T], keys: Iterable[Key], num_workers: int, pin_memory: bool = False) -> DataLoader[T]:

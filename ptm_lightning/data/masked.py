@@ -39,7 +39,7 @@ class MaskCollate:
     words: WordTable
     seed: int
     evaluate: bool
-    """Noise without an epoch in it, and sentences that training doesn't contain marked."""
+    """Noise without an epoch in it, sentences that training doesn't contain marked, and bytes counted."""
 
     def __call__(self, pieces: Pieces) -> Batch:
         """One batch of R rows of T places."""
@@ -73,9 +73,12 @@ class MaskCollate:
 
     def of_targets(self, draw: Ints, offset: Ints) -> Batch:
         """What else the batch says of N targets: (N,) how often each was drawn before, (N,) its place in the store."""
-        if self.evaluate and self.store.fresh is not None:
-            return Batch(fresh=torch.from_numpy(self.store.fresh[offset]))
-        return Batch()
+        if not self.evaluate:
+            return Batch()
+        said = Batch(bytes=len(offset) * self.store.bytes_per_token)
+        if self.store.fresh is not None:
+            said["fresh"] = torch.from_numpy(self.store.fresh[offset])
+        return said
 
     def unit_starts(self, tokens: Tokens) -> Bools:
         """(n,) true where a unit begins."""

@@ -1,11 +1,12 @@
 """TextData: the data module of everything that is learned from plain text."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
-from ptm_lightning.data.cache import cache_folder
-from ptm_lightning.data.corpus import Corpus, CorpusSettings, prepare_corpus
+from ptm_lightning.data.corpus import Corpus, prepare_corpus
+from ptm_lightning.data.corpus_text import CorpusSettings
 from ptm_lightning.data.layout import LayOut, Layout, lay_out
 from ptm_lightning.data.predict import Text, predict_texts
 from ptm_lightning.data.store import TokenStore
@@ -21,9 +22,6 @@ class TextData(TaskData):
     split_text: Literal["blank_line", "line"] = "blank_line"
     """What divides the documents of a .txt file."""
 
-    sentence_starts: ClassVar[bool] = False
-    """Whether the stores must say where sentences begin."""
-
     def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
         """What makes rows of the documents of a store: by `layout`, at most `max_length` long."""
         return self.lay_out_as(self.layout)
@@ -31,6 +29,10 @@ class TextData(TaskData):
     def lay_out_as(self, layout: Layout) -> LayOut:
         """Makes rows in one of the layouts, at most `max_length` long."""
         return partial(lay_out, layout=layout, max_length=self.max_length, frame=self.frame)
+
+    def sentence_splitter(self) -> str | None:
+        """Names what finds the sentences whose beginnings the stores must say, if they must; see `find_splitter`."""
+        return None
 
     def lay_out_in_rows(self, why: str) -> None:
         """Takes rows instead of packing, and says so: for networks that can't isolate documents."""
@@ -50,21 +52,10 @@ class TextData(TaskData):
         """What to predict for, in order: the texts given right here, then those of the sources."""
         return predict_texts(self.predict, self.text, self.columns, self.split_text)
 
+    def settings(self) -> CorpusSettings:
+        """All that the tokens depend on."""
+        return replace(super().settings(), split_text=self.split_text, sentences=self.sentence_splitter())
+
     def open_corpus(self) -> Corpus:
         """Opens the stores of the text; makes first what the cache doesn't have."""
-        settings = CorpusSettings(
-            train=tuple(self.train),
-            validation=tuple(self.validation or ()),
-            test=tuple(self.test or ()),
-            tokenizer=self.tokenizer,
-            algorithm=self.tokenizer_algorithm,
-            vocab_size=self.vocab_size,
-            max_length=self.max_length,
-            special_tokens=self.special_tokens(),
-            split_text=self.split_text,
-            columns=tuple(sorted((self.columns or {}).items())),
-            validation_share=self.validation_share,
-            cache=cache_folder(self.cache_dir),
-            sentence_starts=self.sentence_starts,
-        )
-        return prepare_corpus(settings, self.given_tokenizer())
+        return prepare_corpus(self.settings(), self.given_tokenizer)

@@ -12,6 +12,7 @@ from ptm_lightning.data.batch import Batch, Rows, frame_rows
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.masked import MaskCollate, MaskedText
 from ptm_lightning.data.pairs import LayOutPairs, follows
+from ptm_lightning.data.sentences import RULES
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding, faults, share
@@ -19,6 +20,8 @@ from ptm_lightning.log import say
 
 SHORTEST = 7
 """Three special tokens, and two for each segment."""
+LATER, EARLIER = (f"the second comes {where} in the same document" for where in ("later", "earlier"))
+OTHER = "the second is of another document"
 
 
 def pair_rows(pieces: Pieces, masking: MaskCollate) -> Rows:
@@ -56,7 +59,9 @@ class PairText(MaskedText, ABC):
     short_share: float = 0.1
     """Share of the documents whose rows are shorter than max_length, by a random length."""
 
-    sentence_starts: ClassVar[bool] = True
+    sentences: str = RULES
+    """What finds sentences: rules, a spaCy pipeline that is installed, or a language for spaCy's rules, such as xx."""
+
     pair_term: ClassVar[str]
     """The name of the pair's loss term."""
     swapped: ClassVar[bool]
@@ -81,6 +86,10 @@ class PairText(MaskedText, ABC):
             self._check(self.corpus.validation, "--data.validation" if self.validation else "--data.validation_share")
             if self.corpus.test is not None:
                 self._check(self.corpus.test, "--data.test")
+
+    def sentence_splitter(self) -> str:
+        """The stores say where sentences begin."""
+        return self.sentences
 
     def make_frame(self) -> Frame:
         """[CLS] and [SEP], whatever the tokenizer itself puts around a text."""
@@ -116,7 +125,8 @@ class PairText(MaskedText, ABC):
             swapped = same & (first >= second + pieces.length[1::2])
             true = np.where(label == 0, in_order, swapped if self.swapped else ~same)
             labels.append(label)
-            wrong += [self.show_row(batch, row) for row in np.flatnonzero(~true).tolist()]
+            really = np.where(in_order, LATER, np.where(same, EARLIER, OTHER))
+            wrong += [f"{self.show_row(batch, row)}, but {really[row]}" for row in np.flatnonzero(~true).tolist()]
         yield faults("pairs whose label is not true", wrong)
         ones = np.concatenate(labels)
         yield share(f"pairs that are {self.label_names[1]!r}", 0.5, int(ones.sum()), len(ones))

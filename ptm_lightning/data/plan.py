@@ -4,10 +4,11 @@ An epoch is cut into chunks of documents that are laid out one by one, so that m
 chunk holds a whole number of windows; a window is the micro-batches of one optimizer step on all processes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import count
+from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,66 @@ class Position(NamedTuple):
     window: int
 
 
+class Extent(NamedTuple):
+    """How much a plan holds; the first chunk of the first epoch stands for all."""
+
+    documents: int
+    tokens: int
+    """Of the text, special tokens not counted."""
+    steps: int
+    """Optimizer steps of an epoch."""
+    step_tokens: float
+    """Tokens of an optimizer step, special ones included."""
+
+
+class StepPlan(ABC):
+    """Which micro-batches an optimizer step has: what a loader follows, and a run's length is reckoned by."""
+
+    window: int
+    """Micro-batches of an optimizer step, all processes together."""
+
+    @abstractmethod
+    def steps(self, epoch: int) -> int:
+        """Optimizer steps of an epoch."""
+
+    @abstractmethod
+    def where(self, step: int) -> Position:
+        """The epoch, and the window in it, of an optimizer step counted from the run's start."""
+
+    @abstractmethod
+    def from_window(self, epoch: int, window: int) -> Iterator[tuple[int, ...]]:
+        """Keys of the rest of an epoch's micro-batches, all processes together."""
+
+    @abstractmethod
+    def evaluation_keys(self, rank: int, processes: int) -> list[tuple[int, ...]]:
+        """Keys of one process's share of everything, once."""
+
+    @abstractmethod
+    def tokens_by_step(self) -> Iterator[Ints]:
+        """Tokens of each optimizer step, some steps at a time, for ever."""
+
+    @abstractmethod
+    def extent(self) -> Extent:
+        """How much there is."""
+
+    def from_step(self, step: int) -> Iterator[tuple[int, ...]]:
+        """Keys from an optimizer step on, for ever."""
+        first, window = self.where(step)
+        for epoch in count(first):
+            yield from self.from_window(epoch, window)
+            window = 0
+
+    def steps_for_tokens(self, tokens: int) -> int:
+        """The number of optimizer steps after which at least this many tokens were seen."""
+        step = 0
+        for seen in map(np.cumsum, self.tokens_by_step()):
+            if tokens <= seen[-1]:
+                return step + int(np.searchsorted(seen, tokens)) + 1
+            tokens -= int(seen[-1])
+            step += len(seen)
+        raise AssertionError
+
+
 @dataclass(frozen=True)
 class Chunk:
     """A part of an epoch, laid out: rows sorted into micro-batches."""
@@ -44,7 +105,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(StepPlan):
     """The order of the data. Equal arguments give equal plans, in every process.
 
     Raises:
@@ -109,17 +170,22 @@ class Plan:
                 yield epoch, index, microbatch
             window = max(0, window - steps)
 
-    def steps_for_tokens(self, tokens: int) -> int:
-        """The number of optimizer steps after which at least this many tokens were seen."""
-        step, epoch = 0, 0
-        while True:
+    def evaluation_keys(self, rank: int, processes: int) -> list[tuple[int, ...]]:
+        """Keys of one process's share of the first epoch."""
+        return list(islice(self.from_window(0, 0), rank, None, processes))
+
+    def tokens_by_step(self) -> Iterator[Ints]:
+        """Tokens of each optimizer step, chunk by chunk, for ever."""
+        for epoch in count():
             for index in range(self.chunks(epoch)):
-                seen = np.cumsum(self.chunk(epoch, index).tokens.reshape(-1, self.window).sum(axis=1))
-                if tokens <= seen[-1]:
-                    return step + int(np.searchsorted(seen, tokens)) + 1
-                tokens -= int(seen[-1])
-                step += len(seen)
-            epoch += 1
+                yield self.chunk(epoch, index).tokens.reshape(-1, self.window).sum(axis=1)
+
+    def extent(self) -> Extent:
+        """How much there is."""
+        steps = self._chunk_steps(0, 0)
+        tokens = int(self.offsets[-1] - self.offsets[0])
+        step_tokens = float(self.chunk(0, 0).tokens.sum()) / steps
+        return Extent(len(self.offsets) - 1, tokens, steps * self.chunks(0), step_tokens)
 
     def _chunk_steps(self, epoch: int, index: int) -> int:
         if (epoch, index) not in self._steps:

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.sources import read, resolve
 from ptm_lightning.errors import UserError
 
@@ -56,7 +57,7 @@ def predict_texts(
     )
     i = -1
     for i, row in enumerate(rows):
-        yield Text(str(row.get("id", i)), row[required[0]], row)
+        yield Text(str(row.get("id", i)), as_text(row[required[0]]), row)
     if i < 0:
         raise UserError(f'{flag}: nothing to predict for; give --text "..." or a source')
 

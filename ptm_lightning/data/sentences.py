@@ -2,10 +2,44 @@
 
 # ruff: noqa: RUF001, RUF002 - full-width punctuation and typographic quotes are meant
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
+
+RULES = "rules"
+
+
+@dataclass(frozen=True)
+class Splitter:
+    """Finds the sentences of a text."""
+
+    key: str
+    """Equal for splitters that find the same."""
+    spans: Callable[[str], list[tuple[int, int]]]
+    """(start, end) of each sentence in characters, rising; together they hold all that isn't space."""
+
+
+@lru_cache(maxsize=4)
+def find_splitter(name: str) -> Splitter:
+    """The rules of this file, or spaCy.
+
+    Args:
+        name: "rules", or the name or folder of a spaCy pipeline, or a language that spaCy knows, such as `xx`.
+
+    Raises:
+        UserError: spaCy isn't installed, or doesn't know the name.
+    """
+    if name == RULES:
+        return Splitter(RULES, spans)
+    from ptm_lightning.data.spacy_sentences import load_spacy  # most runs do without spaCy
+
+    key, spacy_spans = load_spacy(name)
+    return Splitter(key, spacy_spans)
+
 
 # One class of characters first: the engine then looks for it without trying the rest at each position.
 _CANDIDATE = re.compile(r"""[.!?…。！？｡।؟\n](?:(?<!\n)[.!?…。！？｡।؟"'”’»）)\]」』】]*)?(\s*)""")

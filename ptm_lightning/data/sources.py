@@ -19,10 +19,11 @@ from ptm_lightning.data.formats import (
     Placed,
     Row,
     SplitText,
-    completed,
+    as_text,
     format_of,
     read_file,
     read_stream,
+    with_nested,
 )
 from ptm_lightning.errors import UserError, suggest
 
@@ -78,26 +79,24 @@ def read(
         split_text: Whether a .txt file holds documents split by blank lines, or one a line.
         columns: The task's column name to the user's, {"text": "body"}. Text files and built-in text have no columns to
             name, so it doesn't touch them. A column may also stand inside another, as in {"translation": {"en": ...}}.
-        required: The task's columns that must be there and hold strings; what a text file holds is the first of them.
+        required: The task's columns that must be there and hold text, or tokens of it.
         check: Takes each row, and the place to name when it refuses it.
         hub_split: The split of a data set on the hub.
 
     Returns:
-        An iterator of rows with the task's column names, and all other columns.
+        An iterator of rows with the task's column names; other columns come along as they are.
 
     Raises:
         UserError: While iterating, with the flag, file and line, for data that can't be read or lack a column.
     """
-    first = required[0] if required else "text"
-    for where, rows, named in _parts(source, flag, split_text, hub_split, (columns or {}).get(first, first)):
+    first = required[0] if required else "text"  # what a text without columns is
+    for where, rows, named in _parts(source, flag, split_text, hub_split, first, (columns or {}).get(first, first)):
         mapping = dict(columns or {}) if named else {}
         # Names and not the mapping alone: a column that the user renamed must be there, required or not.
         wanted = {name: mapping.get(name, name) for name in (*required, *mapping)}
         needed = frozenset(wanted.values())
         for place, row in rows:
-            if not row.keys() >= needed:
-                row = completed(row, None if named else first)
-            if not row.keys() >= needed:
+            if not row.keys() >= needed and not (row := with_nested(row)).keys() >= needed:
                 _refuse_columns(row, wanted, f"{where}:{place}", flag)
             if mapping:
                 row = _rename(row, mapping)
@@ -223,7 +222,7 @@ def _nearest(path: Path) -> Path | None:
 
 
 def _parts(
-    source: Source, flag: str, split_text: SplitText, hub_split: str, text_column: str
+    source: Source, flag: str, split_text: SplitText, hub_split: str, ours: str, theirs: str
 ) -> Iterator[tuple[str, Placed, bool]]:
     """(beginning of messages, placed rows, whether the user names the columns) of each file."""
     if source.kind == "builtin":
@@ -232,10 +231,10 @@ def _parts(
         yield f"{flag}: {source.name}", _numbered(_hub_rows(source.name, flag, hub_split)), True
     elif source.kind == "stdin":
         where = f"{flag}: standard input"
-        yield where, read_stream(sys.stdin.buffer, where, text_column), True
+        yield where, read_stream(sys.stdin.buffer, where, theirs), True
     for path in source.files:
         where = f"{flag}: {path}"
-        yield where, read_file(path, where, split_text), format_of(path) != ".txt"
+        yield where, read_file(path, where, split_text, ours), format_of(path) != ".txt"
 
 
 def _numbered(rows: Iterable[Row]) -> Placed:
@@ -285,7 +284,7 @@ def _has_text(row: Row, required: Sequence[str], where: str, place: Place) -> bo
     """Whether any required column holds more than white space; all must be strings that UTF-8 can write."""
     found = not required
     for name in required:
-        value = row[name]
+        value = as_text(row[name])
         if not isinstance(value, str):
             raise UserError(f"{where}:{place}: column '{name}' holds {value!r:.40}, not text; put it in quotes")
         if not value.isascii():

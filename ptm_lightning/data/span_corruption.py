@@ -4,12 +4,18 @@ Shapes: R rows, n content tokens in flat order, m tokens of framed rows, t targe
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
+from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.noise import Bools, Floats, Ints, Purpose, hash64, uniform
+from ptm_lightning.data.seq2seq import FlatRows, Ragged, flat_rows, seq2seq_batch
+from ptm_lightning.data.store import TokenStore
 from ptm_lightning.errors import UserError, suggest
 
 
@@ -193,6 +199,60 @@ def corrupt(ids: Ints, row: Ints, noise: Bools, sentinels: Ints) -> Corrupted:
     source[at] = -1
     source[np.flatnonzero(np.diff(target_row, append=row[-1] + 1))] = -1
     return Corrupted(inputs[kept], row[kept], targets, target_row, source)
+
+
+@dataclass(frozen=True)
+class SpanCollate:
+    """Pieces of documents to a batch with T5's noise."""
+
+    store: TokenStore
+    frame: Frame
+    kinds: tuple[Denoiser, ...]
+    modes: Ints
+    """The mode token of each kind of noise; empty if they have none."""
+    sentinels: Ints
+    pad_id: int
+    seed: int
+    evaluate: bool
+    """Sentences that training doesn't contain are marked."""
+
+    def __call__(self, pieces: Pieces) -> Batch:
+        """One batch."""
+        text = self.rows(pieces)
+        length = np.bincount(text.row[text.content])
+        density, mean_span = (np.array([kind[i] for kind in self.kinds], dtype=np.float64) for i in range(2))
+        kind = self.kinds_of(text)
+        counts = span_counts(length, density[kind], mean_span[kind])
+        noise = np.zeros(len(text.ids), dtype=np.bool_)
+        noise[text.content] = noise_spans(length, *counts, draw=text.draw, offset=text.offset, seed=self.seed)
+        found = corrupt(text.ids, text.row, noise, self.sentinels)
+        inputs = Ragged(found.inputs, found.input_row)
+        if len(self.modes):
+            rows = np.arange(len(length))
+            at = np.searchsorted(inputs.row, rows) + len(self.frame.before)
+            inputs = Ragged(np.insert(inputs.ids, at, self.modes[kind]), np.insert(inputs.row, at, rows))
+        batch = seq2seq_batch(
+            inputs,
+            Ragged(found.targets, found.target_row),
+            pad_id=self.pad_id,
+            counts={"spans": len(found.targets), "tokens": len(text.ids)},
+        )
+        if self.evaluate and self.store.fresh is not None:
+            fresh = np.zeros(len(text.ids), dtype=np.bool_)
+            fresh[text.content] = self.store.fresh[text.offset]
+            batch["fresh"] = torch.from_numpy(fresh[found.source] & (found.source >= 0))
+        return batch
+
+    def rows(self, pieces: Pieces) -> FlatRows:
+        """The rows before the noise."""
+        return flat_rows(pieces, self.store, self.frame)
+
+    def kinds_of(self, text: FlatRows) -> Ints:
+        """(R,) which kind of noise each row gets."""
+        length = np.bincount(text.row[text.content])
+        first = np.cumsum(length) - length
+        weights = np.array([kind.weight for kind in self.kinds])
+        return draw_kinds(weights, text.draw[first], text.offset[first], self.seed)
 
 
 def split_spans(targets: list[int], sentinels: list[int]) -> dict[int, list[int]]:

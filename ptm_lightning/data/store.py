@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from ptm_lightning.data.sentences import Splitter
 from ptm_lightning.data.store_writer import FORMAT, Progress, number, write_store
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import disk_is_full
@@ -71,6 +72,11 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of text (UTF-8) over tokens."""
+        return float(self.info["bytes"] / self.info["tokens"])
+
     def lengths(self, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
         """Tokens of these documents, same shape as `indices`."""
         return np.asarray(self.offsets[indices + 1] - self.offsets[indices])
@@ -97,8 +103,8 @@ def build_stores(
     folder: Path,
     *,
     validation_share: float,
-    sentence_starts: bool = False,
-    on_progress: Progress | None = None,
+    splitter: Splitter | None = None,
+    on_progress: Progress = lambda _: None,
     flag: str = "--data.train",
 ) -> None:
     """Writes folder/train and, if a share is held out, folder/validation. Returns at once if they are there.
@@ -106,11 +112,11 @@ def build_stores(
     A document is held out when the hash of its text says so: copies of a document fall on the same side.
 
     Args:
-        texts: Documents; read once, never all in memory. None ends a source.
+        texts: Documents, never all in memory. None ends a source.
         tokenizer: Without padding and truncation, see `ptm_lightning.data.tokenizer.raw`.
         folder: Appears complete or not at all. Other processes wait for the one that builds.
         validation_share: Share of documents to hold out, 0 <= share < 1.
-        sentence_starts: Whether to store where sentences begin, which takes longer.
+        splitter: Finds sentences, of which the store then says where they begin; that takes longer.
         on_progress: Takes the bytes of text (UTF-8) tokenized since the last call.
         flag: What the user gave the texts with, for messages.
 
@@ -124,13 +130,13 @@ def build_stores(
             kept = _kept(texts, validation_share, spool)
             left = " but those held out; give more, or --data.validation" if validation_share else ""
             none = f"{flag}: no document with text{left}"
-            write_store(kept, tokenizer, partial / "train", None, sentence_starts, on_progress, none)
+            write_store(kept, tokenizer, partial / "train", None, splitter, on_progress, none)
             if validation_share:
                 spool.seek(0)
                 held_out = (json.loads(line) for line in spool)
                 compare = partial / "train" / "sentences.bin"
                 none = f"--data.validation: a share of {validation_share:g} of {flag} is no document; give a source"
-                write_store(held_out, tokenizer, partial / "validation", compare, sentence_starts, on_progress, none)
+                write_store(held_out, tokenizer, partial / "validation", compare, splitter, on_progress, none)
         os.remove(partial / "held_out.jsonl")
 
 
@@ -140,8 +146,8 @@ def build_store(
     folder: Path,
     *,
     sentences_of: Path | None = None,
-    sentence_starts: bool = False,
-    on_progress: Progress | None = None,
+    splitter: Splitter | None = None,
+    on_progress: Progress = lambda _: None,
     flag: str = "--data.validation",
 ) -> None:
     """Writes a single store, for a source of its own. Returns at once if it is there.
@@ -151,7 +157,7 @@ def build_store(
         tokenizer: Without padding and truncation.
         folder: Appears complete or not at all.
         sentences_of: A training store's folder: tokens of sentences that it doesn't contain are marked as fresh.
-        sentence_starts: Whether to store where sentences begin.
+        splitter: Finds sentences, of which the store then says where they begin.
         on_progress: Takes the bytes of text (UTF-8) tokenized since the last call.
         flag: What the user gave the texts with, for messages.
 
@@ -162,7 +168,7 @@ def build_store(
         if partial is not None:
             compare = sentences_of / "sentences.bin" if sentences_of else None
             none = f"{flag}: no document with text"
-            write_store(texts, tokenizer, partial, compare, sentence_starts, on_progress, none)
+            write_store(texts, tokenizer, partial, compare, splitter, on_progress, none)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain
@@ -16,11 +16,13 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from ptm_lightning.data.hashset import HashSet, contains
-from ptm_lightning.data.sentences import hashes, spans
+from ptm_lightning.data.sentences import Splitter, hashes, spans
 from ptm_lightning.errors import UserError
 
 Progress = Callable[[int], None]
 Take = Callable[[list[str], list[Encoding]], None]
+Bools = npt.NDArray[np.bool_]
+Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 FORMAT = 2
 """To be raised when the files, the rule for sentences or their hashes change: stores are then built anew."""
@@ -116,11 +118,11 @@ def _fresh_tokens(folder: Path, compare: Path) -> Iterator[Take]:
 def _fresh(texts: list[str], encodings: list[Encoding], compare: Path) -> npt.NDArray[np.bool_]:
     """Which tokens of these texts lie in sentences that the set doesn't hold, shape (tokens,)."""
     fresh = ~contains(compare, np.concatenate([hashes(text) for text in texts]))
-    return np.asarray(fresh[_sentence_numbers(texts, encodings)])
+    return np.asarray(fresh[_sentence_numbers(texts, encodings, spans)])
 
 
 @contextmanager
-def _sentence_starts(folder: Path) -> Iterator[Take]:
+def _sentence_starts(folder: Path, splitter: Splitter) -> Iterator[Take]:
     """Writes where sentences begin."""
     before = 0
     with open(folder / "starts.bin", "wb") as file:
@@ -128,14 +130,16 @@ def _sentence_starts(folder: Path) -> Iterator[Take]:
         def take(texts: list[str], encodings: list[Encoding]) -> None:
             nonlocal before
             if texts:
-                numbers = _sentence_numbers(texts, encodings)
+                numbers = _sentence_numbers(texts, encodings, splitter.spans)
                 file.write((before + np.flatnonzero(np.diff(numbers, prepend=-1))).data)
                 before += len(numbers)
 
         yield take
 
 
-def _sentence_numbers(texts: list[str], encodings: list[Encoding]) -> npt.NDArray[np.int64]:
+def _sentence_numbers(
+    texts: list[str], encodings: list[Encoding], spans: Callable[[str], list[tuple[int, int]]]
+) -> npt.NDArray[np.int64]:
     """The sentence of each token, counted through all texts, shape (tokens,)."""
     parts, first = [], 0
     for text, encoding in zip(texts, encodings, strict=True):
@@ -147,82 +151,103 @@ def _sentence_numbers(texts: list[str], encodings: list[Encoding]) -> npt.NDArra
     return np.asarray(np.concatenate(parts))
 
 
+@contextmanager
+def _tokens(folder: Path, dtype: np.dtype[Any]) -> Iterator[Callable[[list[Encoding]], tuple[Ids, Bools]]]:
+    """Writes ids, and where documents begin; gives the ids, and which texts have any."""
+    written = 0
+    with open(folder / "tokens.bin", "wb") as tokens, open(folder / "offsets.bin", "wb") as offsets:
+        offsets.write(np.zeros(1, dtype=np.int64).data)
+
+        def write(encodings: list[Encoding]) -> tuple[Ids, Bools]:
+            nonlocal written
+            lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+            ids = np.fromiter(chain.from_iterable([e.ids for e in encodings]), dtype, int(lengths.sum()))
+            tokens.write(ids.data)
+            filled = lengths > 0  # a text of control characters alone gives no token
+            offsets.write((written + np.cumsum(lengths[filled])).data)
+            written += len(ids)
+            return ids, filled
+
+        yield write
+
+
+def _takers(folder: Path, compare: Path | None, splitter: Splitter | None) -> Iterator[AbstractContextManager[Take]]:
+    """What else is written of the texts, beside their tokens."""
+    yield _training_sentences(folder) if compare is None else _fresh_tokens(folder, compare)
+    if splitter is not None:
+        yield _sentence_starts(folder, splitter)
+
+
+class _Counts:
+    """What info.json and counts.bin will say, summed up batch by batch."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.dtype = np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
+        self.by_id = np.zeros(vocabulary, dtype=np.int64)
+        self.totals = dict.fromkeys(("documents", "tokens", "characters", "bytes", "empty", "repaired"), 0)
+        self.ends: list[int] = []
+
+    def add(self, batch: _Batch, ids: Ids, documents: int) -> None:
+        self.by_id += np.bincount(ids, minlength=len(self.by_id))
+        self.totals["documents"] += documents
+        self.totals["tokens"] += len(ids)
+        self.totals["characters"] += sum(map(len, batch.texts))
+        self.totals["bytes"] += batch.bytes
+        self.totals["empty"] += batch.empty + len(batch.texts) - documents
+        self.totals["repaired"] += batch.repaired
+        if batch.ends_source:
+            self.ends.append(self.totals["documents"])
+
+    def write(self, folder: Path, unknown: int | None, distinct: int) -> None:
+        (folder / "counts.bin").write_bytes(self.by_id.data)
+        documents = self.totals["documents"]
+        info = self.totals | {
+            "unknown": 0 if unknown is None else int(self.by_id[unknown]),
+            "duplicates": documents - distinct,
+            "dtype": self.dtype.name,
+            "sources": self.ends or [documents],
+        }
+        (folder / "info.json").write_text(json.dumps(info, indent=1), encoding="utf-8")
+
+
 def write_store(
     texts: Iterable[str | None],
     tokenizer: Tokenizer,
     folder: Path,
     compare: Path | None,
-    sentence_starts: bool,
-    on_progress: Progress | None,
+    splitter: Splitter | None,
+    on_progress: Progress,
     none: str,
 ) -> None:
-    """Writes a store's files into a folder, in one pass over the texts.
+    """Writes a store's files, in one pass over the texts.
 
     Args:
-        texts: Documents; read once. None ends a source, and the store knows how many documents came before.
+        texts: Documents; None ends a source, and the store knows how many documents came before.
         tokenizer: Without padding and truncation.
         folder: Is made if it isn't there.
         compare: The sentences.bin of a training store; None for a store that others are compared with.
-        sentence_starts: Whether to store where sentences begin.
+        splitter: Finds the sentences whose beginnings are stored; None to store none.
         on_progress: Takes the bytes of text (UTF-8) tokenized since the last call.
-        none: What to say when no document has any text.
-
-    Raises:
-        UserError: No document has any text.
+        none: What a UserError says when no document has any text.
     """
     folder.mkdir(exist_ok=True)
-    size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-    dtype = np.dtype(np.uint16 if size <= 2**16 else np.uint32)
-    totals = dict.fromkeys(("documents", "tokens", "characters", "bytes", "empty", "repaired"), 0)
-    counts = np.zeros(size, dtype=np.int64)
-    ends: list[int] = []
-    sentences = _training_sentences(folder) if compare is None else _fresh_tokens(folder, compare)
-    with (
-        open(folder / "tokens.bin", "wb") as tokens,
-        open(folder / "offsets.bin", "wb") as offsets,
-        HashSet(folder / "documents.bin") as documents,
-        sentences as take,
-        _sentence_starts(folder) if sentence_starts else nullcontext() as take_starts,
-    ):
-        offsets.write(np.zeros(1, dtype=np.int64).data)
-        for batch, encodings in _encoded(texts, tokenizer, offsets=compare is not None or sentence_starts):
-            lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
-            ids = np.fromiter(chain.from_iterable([e.ids for e in encodings]), dtype, int(lengths.sum()))
-            tokens.write(ids.data)
-            filled = lengths > 0  # a text of control characters alone gives no token
-            offsets.write((totals["tokens"] + np.cumsum(lengths[filled])).data)
-            counts += np.bincount(ids, minlength=size)
+    counts = _Counts(max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1)
+    with ExitStack() as files:
+        takers = [files.enter_context(each) for each in _takers(folder, compare, splitter)]
+        write = files.enter_context(_tokens(folder, counts.dtype))
+        documents = files.enter_context(HashSet(folder / "documents.bin"))
+        for batch, encodings in _encoded(texts, tokenizer, offsets=compare is not None or splitter is not None):
+            ids, filled = write(encodings)
             documents.add(np.array(batch.hashes, dtype=np.uint64)[filled])
-            take(batch.texts, encodings)
-            if take_starts is not None:
-                take_starts(batch.texts, encodings)
-            _count(totals, batch, len(ids), int(filled.sum()))
-            if batch.ends_source:
-                ends.append(totals["documents"])
-            if on_progress is not None:
-                on_progress(batch.bytes)
-        if not totals["documents"]:
+            for take in takers:
+                take(batch.texts, encodings)
+            counts.add(batch, ids, int(filled.sum()))
+            on_progress(batch.bytes)
+        if not counts.totals["documents"]:
             raise UserError(none)
         distinct = documents.finish()
     (folder / "documents.bin").unlink()
-    (folder / "counts.bin").write_bytes(counts.data)
-    unknown = unknown_id(tokenizer)
-    info = totals | {
-        "unknown": 0 if unknown is None else int(counts[unknown]),
-        "duplicates": totals["documents"] - distinct,
-        "dtype": dtype.name,
-        "sources": ends or [totals["documents"]],
-    }
-    (folder / "info.json").write_text(json.dumps(info, indent=1), encoding="utf-8")
-
-
-def _count(totals: dict[str, int], batch: _Batch, tokens: int, documents: int) -> None:
-    totals["documents"] += documents
-    totals["tokens"] += tokens
-    totals["characters"] += sum(map(len, batch.texts))
-    totals["bytes"] += batch.bytes
-    totals["empty"] += batch.empty + len(batch.texts) - documents
-    totals["repaired"] += batch.repaired
+    counts.write(folder, unknown_id(tokenizer), distinct)
 
 
 def unknown_id(tokenizer: Tokenizer) -> int | None:

@@ -1,29 +1,31 @@
 """TaskData: the one base class of the tasks' data modules."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
-from functools import cached_property
-from typing import Any, dataclass_transform
+from functools import cached_property, partial
+from typing import Any, Literal, dataclass_transform
 
-import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
 from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.cache import cache_folder
 from ptm_lightning.data.corpus import Corpus
+from ptm_lightning.data.corpus_text import CorpusSettings
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
-from ptm_lightning.data.loader import Batches, Share, StepLoader, data_loader
-from ptm_lightning.data.plan import Plan
+from ptm_lightning.data.loader import Batches, Share, StepBatches, StepLoader, data_loader, sum_over_processes
+from ptm_lightning.data.plan import Plan, StepPlan
 from ptm_lightning.data.predict import PredictLoader, Text, predict_texts
 from ptm_lightning.data.show import show_row
 from ptm_lightning.data.store import TokenStore
-from ptm_lightning.data.tokenizer import Algorithm, frame, to_text
+from ptm_lightning.data.tokenizer import frame
+from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding
+from ptm_lightning.limits import steps_of_run
 from ptm_lightning.link import Link
 
-SPECIAL_ROLES = ("pad", "mask", "cls", "sep", "bos", "eos", "unk")
 PREDICT_ROWS = 32
 """Texts of a batch to predict for, where batch_size doesn't say it."""
 
@@ -52,6 +54,8 @@ class TaskData(LightningDataModule):
     """What kind of tokenizer to train."""
     vocab_size: int = 8192
     """Its size."""
+    new_words: int | str | None = None
+    """Extends a pretrained model's tokenizer by so many words of the training text, or by those of a file."""
     max_length: int = 128
     """Tokens of the longest row, special tokens included."""
     batch_tokens: int | None = 4096
@@ -78,6 +82,10 @@ class TaskData(LightningDataModule):
     def __post_init__(self) -> None:
         super().__init__()
         self.trainer: Trainer | None = None
+        self.shared_tokenizer: PreTrainedTokenizerFast | None = None
+        """Of a mixture, for all of its parts."""
+        self.given_tokenizer: PreTrainedTokenizerFast | None = None
+        """The model's, as it is before it gets new words."""
         if (self.batch_tokens is None) == (self.batch_size is None):
             if self.batch_size is None:
                 raise UserError("--data.batch_tokens or --data.batch_size: give one of them")
@@ -136,13 +144,15 @@ class TaskData(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Trains the tokenizer and builds the token stores, unless the cache has them; once on each machine."""
+        self.given_tokenizer = self._given_tokenizer()
         if not self._predicts():
             self.open_corpus()
 
     def setup(self, stage: str) -> None:
         """Opens the stores, and says what the task must know of them."""
+        given = self.given_tokenizer = self._given_tokenizer()
         if stage == "predict":
-            if (given := self.given_tokenizer()) is None:
+            if given is None:
                 raise UserError("--data.predict: there is no model to predict with; give --run_dir or --model.backbone")
             self.hf_tokenizer = given
             self.max_length = min(self.max_length, given.model_max_length)
@@ -156,25 +166,23 @@ class TaskData(LightningDataModule):
         """The rest of the epoch, from the optimizer step that the trainer stands at."""
         trainer = self._trainer
         return StepLoader(
-            Batches(self.plan, self.collator(self.corpus.train, evaluate=False)),
+            self.train_batches,
             lambda: trainer.global_step,
             accumulate=trainer.accumulate_grad_batches,
             rank=trainer.global_rank,
             processes=trainer.world_size,
-            sum_counts=self._sum_counts if trainer.world_size > 1 else dict,
+            sum_counts=partial(sum_over_processes, trainer.strategy) if trainer.world_size > 1 else dict,
             num_workers=self.num_workers,
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
 
     def val_dataloader(self) -> Share[Batch]:
         """Every validation document once, always with the same noise."""
-        return self._evaluation(self.corpus.validation)
+        return self._share(self.evaluation_batches("validation"))
 
     def test_dataloader(self) -> Share[Batch]:
         """Every test document once, always with the same noise."""
-        if self.corpus.test is None:
-            raise UserError("--data.test: no source given")
-        return self._evaluation(self.corpus.test)
+        return self._share(self.evaluation_batches("test"))
 
     def predict_dataloader(self) -> PredictLoader:
         """The texts to predict for, in their order."""
@@ -185,50 +193,55 @@ class TaskData(LightningDataModule):
     # The plan
 
     @cached_property
-    def plan(self) -> Plan:
-        """The order of the training data."""
-        return self._plan(self.corpus.train, self.corpus.sources, window=self._window, shuffle=True)
+    def train_batches(self) -> StepBatches:
+        """The training data, batch by batch."""
+        window = self._trainer.accumulate_grad_batches * self._trainer.world_size
+        return self._batches(self.corpus.train, self.corpus.sources, window=window, train=True)
+
+    def evaluation_batches(self, split: Literal["validation", "test"]) -> StepBatches:
+        """The validation or test data, batch by batch."""
+        store = self.corpus.validation if split == "validation" else self.corpus.test
+        if store is None:
+            raise UserError(f"--data.{split}: no source given")
+        return self._batches(store)
+
+    def members(self) -> Mapping[str, "TaskData"]:
+        """The modules with a corpus of their own, by name: the parts of a mixture, or this one."""
+        return {"": self}
 
     @property
-    def _window(self) -> int:
-        return self._trainer.accumulate_grad_batches * self._trainer.world_size
+    def plan(self) -> StepPlan:
+        """The order of the training data."""
+        return self.train_batches.plan
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run, by the trainer's limits."""
-        trainer = self._trainer
-        if trainer.max_steps >= 0:
-            return int(trainer.max_steps)
-        if not trainer.max_epochs or trainer.max_epochs < 0:
-            raise UserError(
-                "--trainer.max_steps: give the run an end (or --trainer.max_epochs, --max_tokens, --max_hours)"
-            )
-        if isinstance(limit := trainer.limit_train_batches, int):
-            return int(limit * trainer.max_epochs // trainer.accumulate_grad_batches)
-        return sum(self.plan.steps(epoch) for epoch in range(trainer.max_epochs))
+        return steps_of_run(self._trainer, lambda epoch: self.plan.steps(epoch))
 
     def lay_out_in_rows(self, why: str) -> None:
         """Takes rows of single documents, and says so, where other rows were asked for: the network can't isolate."""
 
-    def _plan(self, store: TokenStore, sources: tuple[int, ...], *, window: int, shuffle: bool) -> Plan:
-        return Plan(
+    def _batches(
+        self, store: TokenStore, sources: tuple[int, ...] | None = None, *, window: int = 1, train: bool = False
+    ) -> Batches:
+        plan = Plan(
             store.offsets,
-            sources,
-            tuple(self.weights) if self.weights and shuffle else None,
-            self.rows_maker(store, evaluate=not shuffle),
+            sources or (0, len(store)),
+            tuple(self.weights) if self.weights and train else None,
+            self.rows_maker(store, evaluate=not train),
             self.frame,
             self.batch_tokens,
             self.batch_size,
             window,
             self.seed,
-            shuffle,
+            train,
         )
+        return Batches(plan, self.collator(store, evaluate=not train))
 
-    def _evaluation(self, store: TokenStore) -> Share[Batch]:
-        plan = self._plan(store, (0, len(store)), window=1, shuffle=False)
-        keys = list(plan.from_window(0, 0))
-        if (trainer := self.trainer) is not None:
-            keys = keys[trainer.global_rank :: trainer.world_size]
-        return Share(data_loader(Batches(plan, self.collator(store, evaluate=True)), keys, self.num_workers))
+    def _share(self, batches: StepBatches) -> Share[Batch]:
+        trainer = self.trainer
+        rank, processes = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        return Share(data_loader(batches, batches.plan.evaluation_keys(rank, processes), self.num_workers))
 
     # What the parts are made of
 
@@ -241,34 +254,45 @@ class TaskData(LightningDataModule):
     def _predicts(self) -> bool:
         return self.trainer is not None and self.trainer.state.fn == "predict"
 
-    def given_tokenizer(self) -> PreTrainedTokenizerFast | None:
-        """The model's tokenizer, if the model isn't built from scratch and no other is asked for."""
-        task: Any = self.trainer.lightning_module if self.trainer is not None else None
-        given: PreTrainedTokenizerFast | None = task.tokenizer() if hasattr(task, "tokenizer") else None
-        return given
-
-    def _make_link(self) -> Link:
-        text, config = to_text(self.hf_tokenizer)
-        special_ids = {role: getattr(self.hf_tokenizer, f"{role}_token_id") for role in SPECIAL_ROLES}
-        if special_ids["pad"] == special_ids["eos"]:  # a network doesn't learn the embedding of its padding id
-            special_ids["pad"] = None
-        provenance = {} if self._predicts() else self.corpus.provenance
-        return Link(
-            tokenizer=text,
-            tokenizer_config=config,
-            vocabulary=len(self.hf_tokenizer),
-            special_ids=special_ids,
+    def settings(self) -> CorpusSettings:
+        """All that the tokens depend on."""
+        return CorpusSettings(
+            train=tuple(self.train),
+            validation=tuple(self.validation or ()),
+            test=tuple(self.test or ()),
+            tokenizer=self.tokenizer,
+            algorithm=self.tokenizer_algorithm,
+            vocab_size=self.vocab_size,
             max_length=self.max_length,
-            labels=list(provenance.get("labels", ())),
-            problem_type=provenance.get("problem_type"),
-            provenance=provenance,
+            special_tokens=self.special_tokens(),
+            split_text="line",
+            columns=tuple(sorted((self.columns or {}).items())),
+            validation_share=self.validation_share,
+            cache=cache_folder(self.cache_dir),
+            new_words=None if _is_extended(self._task) else self.new_words,
         )
 
-    def _sum_counts(self, counts: dict[str, int]) -> dict[str, int]:
-        """Over the processes; all call it for the same step."""
-        strategy = self._trainer.strategy
-        numbers = torch.tensor(list(counts.values()), device=strategy.root_device)
-        return dict(zip(counts, strategy.reduce(numbers, reduce_op="sum").tolist(), strict=True))
+    def _given_tokenizer(self) -> PreTrainedTokenizerFast | None:
+        """The model's tokenizer, if the model isn't built from scratch and no other is asked for."""
+        return self.shared_tokenizer or (self._task.tokenizer() if hasattr(self._task, "tokenizer") else None)
+
+    @property
+    def _task(self) -> Any:
+        return self.trainer.lightning_module if self.trainer is not None else None
+
+    def _make_link(self) -> Link:
+        told: dict[str, Any] = {"max_length": self.max_length}
+        if not self._predicts():
+            provenance = self.corpus.provenance
+            told |= {"provenance": provenance, "new_tokens": self.corpus.new_tokens}
+            told |= {"labels": list(provenance.get("labels", ())), "problem_type": provenance.get("problem_type")}
+        return Link.of(self.hf_tokenizer, **told)
+
+
+def _is_extended(task: Any) -> bool:
+    """Whether a task's tokenizer has the new words already: it comes from a checkpoint of the run."""
+    link: Link | None = getattr(task, "link", None)
+    return link is not None and bool(link.new_tokens)
 
 
 declare_arguments(TaskData)

@@ -55,6 +55,18 @@ class Template:
         """How many special tokens a row has."""
         return sum(map(len, self.special))
 
+    def special_columns(self, lengths: Ints) -> Ints:
+        """(R, k + 1): the columns at which the special tokens before, between and after the fields begin in `rows`.
+
+        Args:
+            lengths: (R, k) tokens of the fields.
+        """
+        totals = lengths.sum(axis=1) + len(self)
+        first = totals.max() - totals if self.pads_left else np.zeros_like(totals)
+        before = np.cumsum([0, *map(len, self.special[:-1])])
+        columns: Ints = np.column_stack([first, first[:, None] + np.cumsum(lengths, axis=1)]) + before
+        return columns
+
     def rows(self, tokens: NDArray[Any], starts: Ints, lengths: Ints) -> Batch:
         """Rows of fields.
 

@@ -35,13 +35,35 @@ def classification_scores(probabilities: Tensor, labels: Tensor) -> dict[str, fl
     return scores | _auroc(probabilities, functional.one_hot(labels, count))
 
 
-def multi_label_scores(probabilities: Tensor, labels: Tensor, threshold: float = 0.5) -> dict[str, float]:
+def best_thresholds(probabilities: Tensor, labels: Tensor) -> list[float]:
+    """From which probability on each label is best predicted: the highest F1 on these examples.
+
+    Args:
+        probabilities: (n, L) of each label.
+        labels: (n, L) 0 or 1.
+
+    Returns:
+        One for each label, in the middle between two probabilities; 0.5 for a label that doesn't occur.
+    """
+    found = []
+    for chances, right in zip(probabilities.double().T, labels.double().T, strict=True):
+        ranked, order = chances.sort(descending=True)
+        hits = right[order].cumsum(0)
+        f1 = 2 * hits / (torch.arange(1, len(ranked) + 1) + right.sum())
+        ends = torch.cat([ranked[:-1] > ranked[1:], torch.ones(1, dtype=torch.bool)])  # equal ones are taken together
+        best = int(torch.where(ends, f1, -1.0).argmax())
+        below = ranked[best + 1] if best + 1 < len(ranked) else torch.zeros(())
+        found.append(float(ranked[best] + below) / 2 if right.any() else 0.5)
+    return found
+
+
+def multi_label_scores(probabilities: Tensor, labels: Tensor, threshold: Tensor) -> dict[str, float]:
     """The same for any number of labels at once; accuracy is that of whole sets.
 
     Args:
         probabilities: (n, L) of each label.
         labels: (n, L) 0 or 1.
-        threshold: From where on a label is predicted.
+        threshold: (L,) from where on each is predicted.
     """
     predicted = (probabilities >= threshold).long()
     right = (predicted * labels).sum(dim=0)

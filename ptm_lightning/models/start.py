@@ -1,14 +1,22 @@
 """The network that a task starts with: a checkpoint's, a pretrained one, or one from scratch."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
 from typing import Any, Protocol
 
 from transformers import PreTrainedModel
 
+from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
-from ptm_lightning.models.build import build_network, load_network, network_from_config
+from ptm_lightning.log import say
+from ptm_lightning.models.build import build_network, check_fit, load_network, network_from_config
 from ptm_lightning.models.config import build_config
+from ptm_lightning.models.extend import extend_vocabulary
 from ptm_lightning.models.head import HeadLabels
+
+SHOWN = 8
+"""New tokens that are named."""
 
 
 class Start(Protocol):
@@ -34,9 +42,11 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
     """
     if link.network is not None:
         return network_from_config(auto_class, link.network)
-    labels = HeadLabels(link.labels, link.problem_type) if link.problem_type else None
+    labels = HeadLabels(link.labels, link.problem_type) if link.labels or link.problem_type else None
     if start.backbone:
-        return load_network(auto_class, start.backbone, start.seed, labels)
+        network = load_network(auto_class, start.backbone, start.seed, labels)
+        _extend(network, link)
+        return network
     special_ids: Mapping[str, int | None] = link.special_ids
     config = build_config(
         start.architecture,
@@ -49,3 +59,34 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
     if labels is not None:
         labels.write(config)
     return build_network(auto_class, config, start.seed)
+
+
+def meet_data(network: PreTrainedModel, auto_class: str, link: Link, data: Link) -> Link:
+    """What a task knows once it has met its data; a network that comes from a run gets the data's new tokens.
+
+    Args:
+        network: The task's.
+        auto_class: Of the network.
+        link: What the task knew before.
+        data: What the data module says.
+
+    Raises:
+        UserError: The network can't take the data's tokens, or was trained with another tokenizer.
+    """
+    if data.new_tokens and not link.new_tokens:
+        _extend(network, data)
+        taken = {name: getattr(data, name) for name in ("tokenizer", "tokenizer_config", "vocabulary", "new_tokens")}
+        link = replace(link, **taken).with_network(auto_class, network.config)
+    check_fit(network, data.vocabulary, data.max_length)
+    if data.tokenizer != link.tokenizer:
+        raise UserError(
+            "--data.tokenizer: the model was trained with another; leave the flag out to use the model's own"
+        )
+    return replace(link, provenance=data.provenance, max_length=data.max_length, parts=data.parts)
+
+
+def _extend(network: PreTrainedModel, link: Link) -> None:
+    if link.new_tokens:
+        extend_vocabulary(network, link.new_tokens, link.vocabulary - len(link.new_tokens))
+        named = ", ".join(islice(link.new_tokens, SHOWN))
+        say(f"{len(link.new_tokens)} new tokens, each of which begins as the mean of its pieces: {named}, ...")

@@ -6,6 +6,7 @@ from typing import Any
 
 import bench
 import limits
+import objectives
 import peers
 import pytest
 import torch
@@ -115,6 +116,44 @@ def test_costs(job: Job) -> None:
     assert limits.loop(job)["loader"] > 0
     assert limits.tokenizing(job)["store"] > 0
     assert limits.memory(job, copies=2)["training"] > 1
+
+
+@pytest.mark.parametrize("preset", ["bert", "xlnet", "t5", "electra"])
+def test_the_loop_of_each_objective(job: Job, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = objectives.loop(replace(job, preset=preset, max_length=64))
+    assert found["overhead"] > 0
+    assert found["loader"] > 1
+
+
+@pytest.mark.parametrize("preset", bench.PEER_PRESETS)
+def test_objectives_with_a_peer(job: Job, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    this = replace(job, preset=preset, folder=str(tmp_path))
+    objectives.prepare(this)
+    found = objectives.agree(this)
+    assert found["loss"] <= bench.TOLERANCES["fp32"]["loss"]
+    assert found["gradient"] <= bench.TOLERANCES["fp32"]["gradient"]
+    ours = objectives.ours(this)
+    assert ours["padding"] < 0.05
+    assert ours["projected"] == pytest.approx(1 / 6 if preset == "xlnet" else 1, abs=0.04)
+    if importlib.util.find_spec("accelerate"):
+        assert objectives.trainer(this)["projected"] == 1
+
+
+def test_the_suites_are_run_as_asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    def work(file: str, job: Job) -> dict[str, float]:
+        asked.append((file, job.what, job.preset))
+        return {"loader": 42.0, "overhead": 1.0, "loss": 0.0, "gradient": 0.0, "tokens_per_second": 5.0}
+
+    monkeypatch.setattr(bench, "work", work)
+    assert bench.main(["--quick", "--suite", "objectives"]) == 0
+    assert {preset for _, what, preset in asked if what == "loop"} == set(bench.PRESETS)
+    assert ("objectives.py", "trainer", "xlnet") in asked
+    assert all(file == "objectives.py" for file, _, _ in asked)
+    assert "bert      42.00" in capsys.readouterr().out
 
 
 def test_anonymous_memory_is_seen() -> None:

@@ -33,6 +33,20 @@ def test_the_curve_is_by_tokens(tmp_path: Path) -> None:
     assert evidence.curve(tmp_path, "val/loss") == [(0, 6.5), (500, 5.5)]
 
 
+def test_the_table_has_the_newest_of_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def line(name: str, end: float) -> str:
+        metrics = {"loss": {"start": 9.0, "end": end, "baseline": 6.5}, "f1": {"start": 0, "end": 1, "baseline": None}}
+        return json.dumps({"experiment": name, "metrics": metrics}) + "\n"
+
+    results = tmp_path / "results.jsonl"
+    results.write_text(line("gpt", 5.0) + line("bert", 4.0) + line("gpt", 3.0))
+    assert evidence.main(["table", "--results", str(results)]) == 0
+    rows = [row.split() for row in capsys.readouterr().out.splitlines()[1:]]
+    assert rows[0] == ["bert", "loss", "9.0000", "4.0000", "6.5000"]
+    assert rows[2] == ["gpt", "loss", "9.0000", "3.0000", "6.5000"]
+    assert rows[3][-1] == "-"
+
+
 def test_a_whole_experiment(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ptm(*arguments: str) -> None:
         assert main(arguments) == 0
@@ -57,5 +71,8 @@ def test_a_whole_experiment(corpus: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert found["unigram_loss"] > 1
     assert found["command"][:5] == ["python", "-m", "ptm_lightning", "fit", "--config"]
     assert found["versions"]["version of torch"]
+    loss = found["metrics"]["loss"]
+    assert found["curve"][-1][1] == pytest.approx(loss["end"])
+    assert 1 < loss["baseline"] < loss["start"]
     assert found["answers"]
     assert all("[MASK]" in answer["text"] and answer["guesses"] for answer in found["answers"])

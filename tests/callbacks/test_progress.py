@@ -73,11 +73,11 @@ def masked(text: str) -> list[str]:
     """The lines of progress, with what differs from run to run replaced."""
     text = re.sub(r"[\d.]+k? tok/s", "RATE", re.sub(r"left \w+", "left TIME", text))
     text = re.sub(r"(?<=loss )\d\.\d{3}|(?<=perplexity )\d+(\.\d)?|(?<=accuracy )\d\.\d{3}", "N", text)
-    text = re.sub(r"(?<=loss_new_sentences )\d\.\d{3}", "N", text)
+    text = re.sub(r"(?<=loss_new_sentences )\d\.\d{3}|(?<=bits_per_byte )\d\.\d{3}", "N", text)
     return [line for line in text.splitlines() if line.startswith(("step", "validation", "test"))]
 
 
-VALIDATION = "validation at step {}: loss N  perplexity N  accuracy N  loss_new_sentences N"
+VALIDATION = "validation at step {}: loss N  perplexity N  accuracy N  bits_per_byte N  loss_new_sentences N"
 
 
 @pytest.mark.usefixtures("no_terminal")

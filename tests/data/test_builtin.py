@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,33 @@ def test_a_docstring_is_never_lost_to_the_walk(rows: list[dict[str, str]]) -> No
     naive = {ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)}
     mine = {row["text"] for row in rows if row["module"] == "textwrap"}
     assert mine == {text.strip() for text in naive if text and len(text) >= SHORTEST}
+
+
+def test_questions_are_answered_by_their_contexts_or_not_at_all() -> None:
+    questions = list(BUILTIN["questions"]())
+    assert 2_000 < len(questions) < 4_000
+    assert len({row["context"] for row in questions}) == len(questions)
+    without = [row for row in questions if not row["answers"]["text"]]
+    assert len(questions) / 4 < len(without) <= len(questions) / 3 + 1
+    assert not [row for row in without if "return" in row["context"].lower()]
+    for row in questions:
+        assert row["question"] == f"What does {row['id']} return?"
+        for text, start in zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True):
+            assert row["context"][start : start + len(text)] == text
+            assert row["context"][:start].rstrip().lower().endswith(("return", "returns"))
+    lengths = next(row for row in questions if row["id"] == "textwrap.wrap")
+    assert lengths["answers"]["text"] == ["a list of wrapped lines"]
+
+
+def test_entities_are_tagged_by_rule() -> None:
+    rows = list(BUILTIN["entities"]())
+    assert len(rows) > 4_000
+    assert all(len(row["tokens"]) == len(row["tags"]) > 0 for row in rows)
+    kinds = {tag for row in rows for tag in row["tags"]}
+    assert {tag for tag in kinds if tag[0] == "B"} == {"B-call", "B-error", "B-constant", "B-number"}
+    pairs = [pair for row in rows for pair in pairwise([("", "O"), *zip(row["tokens"], row["tags"], strict=True)])]
+    assert all(before[1][2:] == after[1][2:] for before, after in pairs if after[1][0] == "I")
+    assert all((tag == "B-constant") == (token in ("None", "True", "False")) for _, (token, tag) in pairs)
 
 
 def test_summaries_are_first_lines_of_docstrings(rows: list[dict[str, str]]) -> None:

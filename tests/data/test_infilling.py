@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptm_lightning.data.infilling import Place, choose_spans, full_stops, infill, sentence_order
-from ptm_lightning.data.tokenizer import train_tokenizer
+from ptm_lightning.data.infilling import AfterFullStops, Place, choose_spans, full_stops, infill, sentence_order
+from ptm_lightning.data.infilling_findings import expected_spans
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 
 MASK = 4
 
@@ -60,6 +61,20 @@ def test_lengths_follow_the_poisson_distribution():
     shares = np.bincount(spans.length)[:8] / len(spans.length)
     expected = [exp(-3) * 3**k / factorial(k) for k in range(8)]
     np.testing.assert_allclose(shares, expected, atol=0.015)
+
+
+def test_expected_spans_are_those_of_a_simulation():
+    """What `check` asks for: lengths drawn and cut until the words are spent, those of no words aside."""
+    random = np.random.default_rng(0)
+    for mean_span, budget in ((3.0, 7), (1.0, 4), (6.0, 1)):
+        counts = []
+        for _ in range(4000):
+            left, spans = budget, 0
+            while left > 0:
+                length = min(int(random.poisson(mean_span)), left)
+                left, spans = left - length, spans + (length > 0)
+            counts.append(spans)
+        assert abs(np.mean(counts) - expected_spans(budget, mean_span)[budget]) < 5 * np.std(counts) / 4000**0.5 + 1e-9
 
 
 def test_every_word_is_as_likely_to_be_hidden():
@@ -140,11 +155,11 @@ def test_sentences_are_permuted_whole():
     """Letters are sentences: each stays together and ends with its full stops; the last may have none."""
     text = "aa. bbb.. c. dddd! ee"
     tokens = [character for character in text if character != " "]
-    ends = np.array([character in ".!" for character in tokens])
+    begin = AfterFullStops(np.array([False, True]))(np.array([c in ".!" for c in tokens], int), np.arange(len(tokens)))
     seen: Counter[str] = Counter()
     for draw in range(600):
         place = Place(np.zeros(len(tokens), int), np.full(len(tokens), draw), np.arange(len(tokens)))
-        order, begins = sentence_order(ends, place, 0)
+        order, begins = sentence_order(begin, place, 0)
         assert sorted(order.tolist()) == list(range(len(tokens)))
         sentences = "".join(" " * bool(b) + tokens[i] for i, b in zip(order.tolist(), begins, strict=True)).split()
         assert sorted(sentences) == sorted(text.split())
@@ -153,11 +168,11 @@ def test_sentences_are_permuted_whole():
 
 
 def test_sentences_stay_in_their_row():
-    ends = np.array([False, True] * 30)
+    begin = np.array([False, True] * 30)
     place = places([20, 30, 10])
-    order, _ = sentence_order(ends, place, 0)
+    order, _ = sentence_order(begin, place, 0)
     assert (place.row[order] == place.row).all()
-    alone, _ = sentence_order(ends[20:50], Place(np.zeros(30, int), place.draw[20:50], place.offset[20:50]), 0)
+    alone, _ = sentence_order(begin[20:50], Place(np.zeros(30, int), place.draw[20:50], place.offset[20:50]), 0)
     assert (alone + 20 == order[20:50]).all()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ptm_lightning.data.languages import language_token, language_tokens
-from ptm_lightning.data.tokenizer import train_tokenizer
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 from ptm_lightning.errors import UserError
 
 

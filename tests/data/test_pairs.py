@@ -14,8 +14,10 @@ from ptm_lightning.data import pairs
 from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.noise import Purpose
 from ptm_lightning.data.pairs import LayOutPairs, Segments, Sentences, cut_examples, follows, heads, truncate
+from ptm_lightning.data.sentences import find_splitter
 from ptm_lightning.data.store import TokenStore, build_store
-from ptm_lightning.data.tokenizer import raw, train_tokenizer
+from ptm_lightning.data.tokenizer import raw
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 from ptm_lightning.errors import UserError
 
 ENGLISH = [text for topic in list(topics.values())[:60] for text in topic.split("\n\n") if text.strip()]
@@ -35,7 +37,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     corpus, algorithm = request.param.split("-")
     tokenizer = raw(train_tokenizer(CORPORA[corpus], algorithm, 700, 64))
     folder = tmp_path_factory.mktemp("store") / "store"
-    build_store(CORPORA[corpus], tokenizer, folder, sentence_starts=True)
+    build_store(CORPORA[corpus], tokenizer, folder, splitter=find_splitter("rules"))
     return TokenStore.open(folder)
 
 
@@ -135,7 +137,9 @@ def test_wrong_labels_are_seen(store: TokenStore, swapped: bool) -> None:
 
 def test_the_true_text_as_a_random_one_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"Number {i} is first. {'The same is next.' if i % 2 else 'It is not.'}" for i in range(60)]
-    build_store(texts, raw(train_tokenizer(texts, "wordpiece", 200, 64)), tmp_path / "s", sentence_starts=True)
+    build_store(
+        texts, raw(train_tokenizer(texts, "wordpiece", 200, 64)), tmp_path / "s", splitter=find_splitter("rules")
+    )
     store = TokenStore.open(tmp_path / "s")
     pieces = laid_out(store)
     check(store, pieces, labels(store, pieces), swapped=False)
@@ -245,7 +249,9 @@ def test_documents_without_a_pair_are_refused(store: TokenStore) -> None:
 
 def test_segments_of_the_same_text_have_no_order(tmp_path: Path) -> None:
     texts = ["The same again. " * 2, "The same again. And another. " * 2, *ENGLISH[:20]]
-    build_store(texts, raw(train_tokenizer(texts, "wordpiece", 300, 64)), tmp_path / "s", sentence_starts=True)
+    build_store(
+        texts, raw(train_tokenizer(texts, "wordpiece", 300, 64)), tmp_path / "s", splitter=find_splitter("rules")
+    )
     store = TokenStore.open(tmp_path / "s")
     for draw in range(10):
         pieces = laid_out(store, draw, swapped=True)

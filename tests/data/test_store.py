@@ -15,9 +15,10 @@ from tokenizers import Tokenizer
 
 from ptm_lightning.data import store_writer
 from ptm_lightning.data.hashset import HashSet, contains
-from ptm_lightning.data.sentences import spans
+from ptm_lightning.data.sentences import find_splitter, spans
 from ptm_lightning.data.store import TokenStore, build_store, build_stores, store_key
-from ptm_lightning.data.tokenizer import raw, train_tokenizer
+from ptm_lightning.data.tokenizer import raw
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 from ptm_lightning.errors import UserError
 
 TEXTS = [text for topic in list(topics.values())[:40] for text in topic.split("\n\n") if text.strip()]
@@ -94,8 +95,8 @@ def test_sentence_starts_are_those_of_the_text(algorithm: Any, tmp_path: Path, m
     monkeypatch.setattr(store_writer, "_BATCH_BYTES", 2000)  # many batches
     texts = [*TEXTS, "\x01", "One. Two\nThree! 天下雨了。我们在家。"]
     tokenizer = raw(train_tokenizer(texts, algorithm, 700, 64))
-    build_stores(texts, tokenizer, tmp_path / "s", validation_share=0.2, sentence_starts=True)
-    build_store(texts, tokenizer, tmp_path / "t", sentence_starts=True)
+    build_stores(texts, tokenizer, tmp_path / "s", validation_share=0.2, splitter=find_splitter("rules"))
+    build_store(texts, tokenizer, tmp_path / "t", splitter=find_splitter("rules"))
     store = TokenStore.open(tmp_path / "t")
     expected, place = [], 0
     for text in texts:

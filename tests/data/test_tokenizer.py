@@ -19,16 +19,8 @@ from transformers import (
     RobertaConfig,
 )
 
-from ptm_lightning.data.tokenizer import (
-    Algorithm,
-    frame,
-    from_text,
-    load_tokenizer,
-    ordinary_ids,
-    raw,
-    to_text,
-    train_tokenizer,
-)
+from ptm_lightning.data.tokenizer import frame, from_text, load_tokenizer, ordinary_ids, raw, to_text
+from ptm_lightning.data.tokenizer_training import Algorithm, train_tokenizer
 from ptm_lightning.errors import UserError
 
 ALGORITHMS: list[Algorithm] = ["wordpiece", "bpe", "unigram", "gpt2"]
@@ -79,7 +71,7 @@ def test_training_is_deterministic_over_processes() -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_training_is_deterministic_within_a_process(algorithm: Algorithm) -> None:
-    assert to_text(train_tokenizer(iter(TEXTS), algorithm, 700, 64)) == to_text(trained(algorithm))
+    assert to_text(train_tokenizer(list(TEXTS), algorithm, 700, 64)) == to_text(trained(algorithm))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ptm_lightning.data.tokenizer import Algorithm, train_tokenizer
+from ptm_lightning.data.tokenizer_training import Algorithm, train_tokenizer
 from ptm_lightning.data.words import WordTable
 from ptm_lightning.errors import UserError
 

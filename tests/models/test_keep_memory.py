@@ -22,3 +22,26 @@ def test_freed_memory_is_used_again() -> None:
     """16 MB, taken and given back ten times: 39,000 page faults when glibc maps them anew each time."""
     found = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     assert int(found.stdout) < 1000
+
+
+GAPS = """
+import re, torch
+from ptm_lightning.models.kernels import keep_freed_memory, trim_freed_memory
+def resident():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+trim_freed_memory()
+kept = keep_freed_memory()
+blocks = [torch.ones(250_000) for _ in range(200)]
+del blocks[::2]
+before = resident()
+trim_freed_memory()
+print(kept, before - resident())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's setting")
+def test_gaps_are_given_back() -> None:
+    """A hundred gaps of 1 MB between blocks that are in use."""
+    found = subprocess.run([sys.executable, "-c", GAPS], capture_output=True, text=True, check=True)
+    kept, given_back = found.stdout.split()
+    assert float(given_back) > 80 or kept == "False"

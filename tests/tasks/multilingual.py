@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoModelForSeq2SeqLM, MBart50Tokenizer, MBartTokenizer, NllbTokenizer
 
-from ptm_lightning.data.tokenizer import train_tokenizer
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 
 KINDS = ("mbart", "mbart50", "nllb", "m2m100")
 CODES = {"mbart": ("en_XX", "de_DE"), "mbart50": ("en_XX", "de_DE"), "nllb": ("eng_Latn", "deu_Latn"),

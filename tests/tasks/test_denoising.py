@@ -14,9 +14,10 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from ptm_lightning.data.predict import Text
 from ptm_lightning.data.seq2seq import prompts, target_rows
-from ptm_lightning.data.tokenizer import train_tokenizer
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
+from ptm_lightning.testing import Clause, check_task, noise_ignores_the_batch, workers_give_equal_batches
 
 TINY: dict[str, dict[str, Any]] = {
     "t5": {"d_model": 32, "d_kv": 16, "num_heads": 2, "num_layers": 1, "d_ff": 64},
@@ -114,6 +115,11 @@ def test_permuted_sentences_are_those_of_the_text(corpus: Path, tmp_path: Path, 
             moved += not all(token in reader for token in kept)
     assert (moved > 50) == permute, moved
     assert moved == 0 or permute
+
+
+@pytest.mark.parametrize("clause", [noise_ignores_the_batch, workers_give_equal_batches])
+def test_stored_sentences_keep_the_contract(clause: Clause):
+    check_task(Denoising, data={"sentences": "rules"}, clauses=[clause])
 
 
 def test_decoder_starts_with_the_end_as_in_bart(corpus: Path, tmp_path: Path):

@@ -23,6 +23,7 @@ from ptm_lightning.data.batch import Batch
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
 from ptm_lightning.optim import parameter_groups
+from ptm_lightning.origin import start_from
 from ptm_lightning.terms import RunningSums
 
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
@@ -328,7 +329,7 @@ def test_the_generator_is_exported_if_asked(checkpoint: Path, tmp_path: Path):
 
 def test_another_shape_of_generator_does_not_take_the_weights(checkpoint: Path):
     with pytest.raises(UserError, match="its weights don't fit ReplacedTokenDetection"):
-        ReplacedTokenDetection(generator_share=0.5).start_from(checkpoint)
+        start_from(ReplacedTokenDetection(generator_share=0.5), checkpoint)
 
 
 def test_a_backbone_is_the_discriminator(

@@ -14,7 +14,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from ptm_lightning import testing
 from ptm_lightning.data.seq2seq import prompts, target_rows
 from ptm_lightning.data.span_corruption import restore, span_counts
-from ptm_lightning.data.tokenizer import load_tokenizer, sentinel_ids, train_tokenizer
+from ptm_lightning.data.tokenizer import load_tokenizer, sentinel_ids
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
 from ptm_lightning.models.rows import only_rows

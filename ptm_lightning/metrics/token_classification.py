@@ -1,0 +1,83 @@
+"""Precision, recall and F1 of tagged entities, as conlleval and seqeval count them.
+
+References:
+    - CoNLL-2003, https://arxiv.org/abs/cs/0306050
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+OUTSIDE = "O"
+CHUNK_TAG = re.compile(r"[BIES]-.+")
+
+
+class Entity(NamedTuple):
+    """A stretch of words."""
+
+    kind: str
+    first: int
+    last: int
+
+
+def marks_entities(tags: Iterable[str]) -> bool:
+    """Whether tags say where entities begin and go on (B-, I-, also E- and S-), and don't merely name words."""
+    others = [tag for tag in tags if tag != OUTSIDE]
+    return bool(others) and all(CHUNK_TAG.fullmatch(tag) for tag in others)
+
+
+def entities(tags: Sequence[str]) -> list[Entity]:
+    """The entities of a sentence.
+
+    One begins at B and S, and wherever the kind changes or nothing was before, whatever the letter; it ends before the
+    next, and behind E and S.
+    """
+    found: list[Entity] = []
+    opened: Entity | None = None
+    for place, tag in enumerate(tags):
+        letter, _, kind = tag.partition("-")
+        goes_on = opened is not None and letter in "IE" and kind == opened.kind
+        if opened is not None and not goes_on:
+            found.append(opened)
+            opened = None
+        if tag != OUTSIDE:
+            opened = Entity(kind, opened.first if opened else place, place)
+            if letter in "ES":
+                found.append(opened)
+                opened = None
+    return [*found, opened] if opened else found
+
+
+def entity_scores(right: Sequence[Sequence[str]], guessed: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Scores of whole entities, right only with the right kind and both ends; and the share of right tags.
+
+    Args:
+        right: The tags of each sentence.
+        guessed: As many for each.
+
+    Returns:
+        precision, recall, f1 (over all entities), f1_macro (the mean over the kinds that occur), and accuracy; only the
+        last if the tags don't mark entities.
+    """
+    pairs = [pair for mine, theirs in zip(right, guessed, strict=True) for pair in zip(mine, theirs, strict=True)]
+    scores = {"accuracy": sum(a == b for a, b in pairs) / len(pairs)}
+    if not marks_entities({tag for pair in pairs for tag in pair}):
+        return scores
+    hits, wanted, found = Counter[str](), Counter[str](), Counter[str]()
+    for mine, theirs in zip(right, guessed, strict=True):
+        a, b = set(entities(mine)), set(entities(theirs))
+        hits.update(entity.kind for entity in a & b)
+        wanted.update(entity.kind for entity in a)
+        found.update(entity.kind for entity in b)
+    kinds = set(wanted) | set(found)
+    return scores | {
+        "precision": _ratio(hits.total(), found.total()),
+        "recall": _ratio(hits.total(), wanted.total()),
+        "f1": _ratio(2 * hits.total(), wanted.total() + found.total()),
+        "f1_macro": sum(_ratio(2 * hits[kind], wanted[kind] + found[kind]) for kind in kinds) / len(kinds),
+    }
+
+
+def _ratio(a: int, b: int) -> float:
+    return a / b if b else 0.0

@@ -1,0 +1,90 @@
+"""What a run starts from: a checkpoint, another run, a transformers folder, or a model on the hub."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from ptm_lightning.checkpoint import KEY, best, load_checkpoint, load_weights
+from ptm_lightning.errors import UserError
+from ptm_lightning.link import Link
+from ptm_lightning.log import say
+from ptm_lightning.models.config import first_line
+from ptm_lightning.task import Task
+
+NETWORK = ("backbone", "architecture", "size", "overrides")
+"""Arguments of a task that say what its network is."""
+
+
+def start_from(task: Task, checkpoint: Path) -> None:
+    """Gives a task the network, the weights and the tokenizer of a checkpoint, and nothing else."""
+    saved = take_link(task, checkpoint)
+    task.configure_model()
+    load_weights(task, saved, checkpoint)
+
+
+def take_link(task: Task, checkpoint: Path) -> dict[str, Any]:
+    """Tells a task what network and tokenizer a checkpoint has, whose weights it will get, and gives the checkpoint."""
+    saved = load_checkpoint(checkpoint)
+    task.link = Link(**saved[KEY]["link"])
+    _take_arguments(task, {name: saved["hyper_parameters"][name] for name in NETWORK})
+    return saved
+
+
+def start_run(task: Task, name: str) -> None:
+    """Gives a task what a new run shall start from.
+
+    Args:
+        task: Yet without a network.
+        name: A run folder (its best checkpoint is taken), a checkpoint, a transformers folder, or a name on the hub.
+
+    Raises:
+        UserError: There is nothing of that name.
+    """
+    if (checkpoint := _checkpoint(name)) is None:
+        _take_arguments(task, {"backbone": name})
+        return
+    if other := _other_head(task, checkpoint):
+        folder = checkpoint.parent.parent / "model"
+        if not (folder / "config.json").exists():
+            raise UserError(f"--init_from {name}: is an {other}; export it and give --init_from the folder")
+        say(f"--init_from {name}: is an {other}; starting from {folder} with a new head")
+        _take_arguments(task, {"backbone": str(folder)})
+        return
+    start_from(task, checkpoint)
+    assert task.link is not None
+    task.link = replace(task.link, new_tokens={})  # to this run they are tokens like all others
+
+
+def _other_head(task: Task, checkpoint: Path) -> str | None:
+    """The auto class of a checkpoint's network, if it isn't the task's."""
+    own = getattr(task, "auto_class", None)  # a mixture takes what it gets
+    saved: str | None = load_checkpoint(checkpoint)[KEY]["link"].get("auto_class")
+    return saved if own and saved != own else None
+
+
+def _take_arguments(task: Task, arguments: dict[str, Any]) -> None:
+    """Changes arguments for good, so that the run's config, checkpoints and model card tell the truth."""
+    for name, value in arguments.items():
+        setattr(task, name, value)
+    task.hparams.update(arguments)
+
+
+def _checkpoint(name: str) -> Path | None:
+    """The checkpoint that --init_from names; None for a transformers folder or a model on the hub."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir() and not (path / "config.json").exists():
+        if found := best(path / "checkpoints"):
+            return found
+        raise UserError(f"--init_from {name}: the folder is neither a run with a checkpoint nor a transformers folder")
+    try:
+        AutoConfig.from_pretrained(str(path) if path.is_dir() else name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--init_from {name}: no run, checkpoint or transformers folder, and no such model on the hub "
+            f"({first_line(error)})"
+        ) from error
+    return None

@@ -1,0 +1,272 @@
+"""Extractive question answering: the answer is a stretch of a context, or there is none."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import field
+from itertools import chain, groupby
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ptm_lightning.data.answers import answers_of, trimmed
+from ptm_lightning.data.batch import Batch, in_parts
+from ptm_lightning.data.example_data import ExampleData, field_lengths
+from ptm_lightning.data.example_store import ExampleStore
+from ptm_lightning.data.formats import Row
+from ptm_lightning.data.layout import Frame, LayOut, Pieces
+from ptm_lightning.data.predict import Text
+from ptm_lightning.data.questions import (
+    FIELDS,
+    Misplaced,
+    QuestionCollate,
+    QuestionReader,
+    QuestionRows,
+    encoded_fields,
+    null_token,
+)
+from ptm_lightning.data.store import TokenStore
+from ptm_lightning.data.task_data import TaskData
+from ptm_lightning.data.tokenizer import raw
+from ptm_lightning.data.windows import Windows, cut_windows
+from ptm_lightning.errors import UserError
+from ptm_lightning.evaluation import Record
+from ptm_lightning.finetuning import FineTuning
+from ptm_lightning.log import say
+from ptm_lightning.metrics.question_answering import Answered, Units, answer_scores, best_threshold
+from ptm_lightning.spans import Found, best_over_rows, candidates_of_rows
+from ptm_lightning.terms import Term, Terms
+
+TERM = "span"
+THRESHOLD = "no_answer_threshold"
+"""The field of the network's config that says from which doubt on no answer is given; without it each is answered."""
+ROWS = 32
+"""Windows that go through the network at once in prediction."""
+
+
+class QuestionAnsweringData(ExampleData):
+    """Questions on contexts, with the stretches of these that answer them: SQuAD's files, or rows of four columns.
+
+    A context that is too long for a row is cut into windows that overlap.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = FIELDS
+
+    train: list[str] = field(default_factory=lambda: ["builtin:questions"])
+    """What to train on: SQuAD's .json, or files with the columns question, context and answers, folders, the hub."""
+    max_length: int = 384
+    """Tokens of the longest row: the question (half of it at most), a window of the context, and special tokens."""
+    stride: int | None = None
+    """Tokens from the beginning of a window to that of the next; default: a third of max_length."""
+    misplaced: Misplaced = "refuse"
+    """What to do with rows whose answers don't stand in their context where they should."""
+
+    def reader(self) -> QuestionReader:
+        """Questions with their answers."""
+        return QuestionReader(self.misplaced)
+
+    def make_frame(self) -> Frame:
+        """The special tokens of a row, one of which means that there is no answer."""
+        made = super().make_frame()
+        if self.stride is not None and not 0 < self.stride <= self.max_length - len(self.template):
+            raise UserError(
+                f"--data.stride {self.stride}: a row has room for {self.max_length - len(self.template)} tokens; "
+                "give at least 1 and not more than that, or windows would leave text out"
+            )
+        self._rows = QuestionRows(self.template, null_token(self.template, self.hf_tokenizer.cls_token_id))
+        return made
+
+    def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
+        """A row for each window."""
+        assert isinstance(store, ExampleStore)
+        return self._windows(store)
+
+    def collate_examples(self, store: ExampleStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
+        """Windows with the answers' places; in evaluation with their characters and the rows they are of."""
+        return QuestionCollate(self._windows(store), self._rows, TERM, evaluate)
+
+    def predict_batch(self, texts: list[Text]) -> Batch:
+        """All windows of some contexts."""
+        rows = [dict(text.row) | {"id": text.id} for text in texts]
+        fields = encoded_fields(raw(self.hf_tokenizer), rows)
+        lengths = np.array([[len(one.ids) for one in row] for row in zip(*fields, strict=True)])
+        ids = np.fromiter(chain.from_iterable(one.ids for row in zip(*fields, strict=True) for one in row), np.int64)
+        spans = [
+            trimmed(one.offsets, row[name])
+            for row, *both in zip(rows, *fields, strict=True)
+            for name, one in zip(FIELDS, both, strict=True)
+        ]
+        offsets = np.array(list(chain.from_iterable(spans)), dtype=np.int64).reshape(-1, 2)
+        cut = cut_windows(lengths, self.max_length - len(self.template), self._stride)
+        starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)[cut.example]
+        starts[:, -1] += cut.begin
+        batch = self._rows(ids, starts, cut, (offsets[:, 0], offsets[:, 1]))
+        batch["rows"] = [rows[example] for example in cut.example]
+        return batch
+
+    def facts(self) -> dict[str, str]:
+        """How often rows repeat, and how many questions have no answer."""
+        provenance = self.corpus.provenance
+        shares = {f"rows that are {name}": f"{count:,}" for name, count in provenance["duplicates"].items()}
+        return shares | {name: f"{count:,}" for name, count in provenance["questions"].items()}
+
+    def show_row(self, batch: Batch, row: int) -> str:
+        """A window for people, with the answer in it."""
+        first, last = batch["spans"][row].tolist()
+        answer = "no answer here"
+        if first != int(batch["nulls"][row]):
+            answer = str(self.hf_tokenizer.decode(batch["input_ids"][row, first : last + 1]))
+        return f"{super().show_row(batch, row)}\n  -> {answer}"
+
+    @property
+    def _stride(self) -> int:
+        return self.stride or max(1, self.max_length // 3)
+
+    def _windows(self, store: ExampleStore) -> Windows:
+        return Windows(store, self.template, self.max_length, self._stride)
+
+    def _say_what_is_cut(self) -> None:
+        store = self.corpus.train
+        assert isinstance(store, ExampleStore)
+        half = (self.max_length - len(self.template)) // 2
+        if long := int((field_lengths(store, np.arange(len(store)))[:, 0] > half).sum()):
+            say(f"--data.max_length {self.max_length}: {long:,} of {len(store):,} questions are cut to {half} tokens")
+
+
+class QuestionAnswering(FineTuning):
+    """A network that points at the first and the last token of the answer, or at its first token if there is none.
+
+    References:
+        - BERT, 2018, https://arxiv.org/abs/1810.04805
+        - questions without an answer: SQuAD 2, 2018, https://arxiv.org/abs/1806.03822
+    """
+
+    data_class: ClassVar[type[TaskData]] = QuestionAnsweringData
+    auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+    headline: ClassVar[tuple[str, ...]] = ("exact_match", "f1")
+    found: ClassVar[tuple[str, ...]] = (THRESHOLD,)
+    prediction_arguments: ClassVar[tuple[str, ...]] = ("max_answer_tokens", "n_best", "no_answer_threshold")
+
+    max_answer_tokens: int = 30
+    """Tokens of the longest answer that is given."""
+    n_best: int = 20
+    """Answers that a prediction lists, and shares the probability among."""
+    no_answer_threshold: float | None = None
+    """By how much "no answer" must be the better one to be given; default: what is best on the validation data."""
+    f1_units: Units = "auto"
+    """What F1 compares: auto is characters if the answers are mostly Chinese or Japanese, and else words."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("max_answer_tokens", "n_best"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--model.{name} {getattr(self, name)}: give 1 or more")
+
+    def terms(self, batch: Batch) -> Terms:
+        """The mean of the cross-entropies of the first and of the last token, over the real tokens of a window."""
+        return self._terms(self._logits(batch), batch)
+
+    def evaluate(self, batch: Batch) -> tuple[Terms, list[Record]]:
+        """The term, and the best answer in each window."""
+        logits = self._logits(batch)
+        numbers = zip(batch["windows"].tolist(), batch["examples"].tolist(), strict=True)
+        found = zip(numbers, batch["rows"], *self._found(logits, batch, 1), strict=True)
+        return (
+            self._terms(logits, batch),
+            [
+                {
+                    "example": window,  # no other has this number, and all windows of an example count
+                    "question": question,
+                    "right": [answer.text for answer in answers_of(row, "")],
+                    "text": row["context"][best.begin : best.end],
+                    "score": best.score,
+                    "no_answer": null,
+                }
+                for (window, question), row, (best, *_), null in found
+            ],
+        )
+
+    def score(self, records: Sequence[Record]) -> dict[str, float]:
+        """Exact match and F1; while training, the threshold of no answer is set to what is best for them."""
+        by_question = groupby(records, key=lambda record: record["question"])
+        answered = [_over_windows(list(windows)) for _, windows in by_question]
+        if self.trainer.state.fn == "fit":
+            self.keep(**{THRESHOLD: best_threshold(answered, self.f1_units)})
+        return answer_scores(answered, self.threshold, self.f1_units)
+
+    def best_by(self) -> tuple[str, Literal["min", "max"]]:
+        """F1."""
+        return "val/f1", "max"
+
+    @property
+    def threshold(self) -> float | None:
+        """The doubt above which no answer is given; None: every question is answered."""
+        if self.no_answer_threshold is not None:
+            return self.no_answer_threshold
+        kept: float | None = self.kept(THRESHOLD)
+        return kept
+
+    def examples(self, batch: Batch) -> list[dict[str, str]]:
+        """Windows of a batch, the right answers to the questions, and what is found in them."""
+        tokenizer, (_, records) = self.tokenizer(), self.evaluate(batch)
+        assert tokenizer is not None
+        rows = zip(batch["input_ids"], batch["document_ids"], strict=True)
+        texts = [tokenizer.decode(ids[real > 0]) for ids, real in rows]
+        found = [_over_windows([record]) for record in records]
+        return [
+            {"window": str(text), "answers": " | ".join(one.right), "found": one.text if self._gives(one.doubt) else ""}
+            for text, one in zip(texts, found, strict=True)
+        ]
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """The best answer to each question, "" if there is none, and the best ones by their chances."""
+        windows: list[tuple[int, Row, list[Found], float]] = []
+        for part in in_parts(batch, ROWS):
+            found = self._found(self._logits(part), part, self.n_best)
+            windows += zip(part["examples"].tolist(), part["rows"], *found, strict=True)
+        by_question = groupby(windows, key=lambda window: window[0])
+        return [self._prediction(list(mine)) for _, mine in by_question]
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """(R, T, 2): of the first and of the last token; -inf at padding, so that a row doesn't depend on others."""
+        assert self.network is not None
+        output = self.network(**self.inputs(batch))
+        logits = torch.stack([output.start_logits, output.end_logits], dim=-1).float()
+        return logits.masked_fill((batch["document_ids"] == 0).unsqueeze(-1), -torch.inf)
+
+    def _terms(self, logits: Tensor, batch: Batch) -> Terms:
+        total = functional.cross_entropy(logits, batch["spans"], reduction="sum")
+        return {TERM: Term(total / 2, batch["counts"][TERM])}
+
+    def _found(self, logits: Tensor, batch: Batch, count: int) -> tuple[list[list[Found]], list[float]]:
+        """The best answers in each window, and the score of there being none."""
+        nulls = logits[torch.arange(len(logits), device=logits.device), batch["nulls"]].sum(dim=-1)
+        return candidates_of_rows(logits, batch["characters"], self.max_answer_tokens, count), nulls.tolist()
+
+    def _gives(self, doubt: float) -> bool:
+        return self.threshold is None or doubt <= self.threshold
+
+    def _prediction(self, windows: Sequence[tuple[int, Row, list[Found], float]]) -> dict[str, Any]:
+        row, no_answer = windows[0][1], min(null for *_, null in windows)
+        found = best_over_rows((mine for _, _, mine, _ in windows), self.n_best)
+        chances = torch.tensor([no_answer, *(one.score for one in found)]).softmax(dim=0).tolist()
+        given = bool(found) and self._gives(no_answer - found[0].score)
+        answers = [
+            {"text": row["context"][one.begin : one.end], "score": chance, "start": one.begin, "end": one.end}
+            for one, chance in zip(found, chances[1:], strict=True)
+        ]
+        return {
+            "id": row["id"],
+            "question": row["question"],
+            "prediction": answers[0]["text"] if given else "",
+            "score": chances[int(given)],
+            "doubt": no_answer - found[0].score if found else None,
+            "answers": answers,
+        }
+
+
+def _over_windows(records: Sequence[Record]) -> Answered:
+    """A question with the best answer of all its windows; no answer is as good as in the window where it is worst."""
+    best = max(records, key=lambda record: record["score"])
+    return Answered(best["right"], best["text"], min(record["no_answer"] for record in records) - best["score"])

@@ -1,0 +1,50 @@
+"""Two processes score windows of long texts as one does, each example once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ptm_lightning.testing_texts import example
+
+SCRIPT = """
+import json, sys
+from lightning.pytorch import Trainer
+from ptm_lightning import tasks
+
+rows, cache, name, processes = sys.argv[1:]
+size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+task, data = getattr(tasks, name), getattr(tasks, f"{name}Data")
+trainer = Trainer(
+    accelerator="cpu", devices=int(processes), strategy="ddp" if processes == "2" else "auto", logger=False,
+    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+)
+settings = {"vocab_size": 300, "max_length": 32, "stride": 9, "batch_size": 3, "validation_share": 0.4}
+module = data(train=[rows], cache_dir=cache, **settings)
+metrics = trainer.validate(task(overrides=size), module, verbose=False)[0]
+if trainer.is_global_zero:
+    print(json.dumps(metrics))
+"""
+
+
+@pytest.mark.parametrize("task", ["QuestionAnswering", "TokenClassification"])
+def test_scores_do_not_depend_on_the_number_of_processes(task: str, cache: Path, tmp_path: Path) -> None:
+    script, rows = tmp_path / "run.py", tmp_path / "rows.jsonl"
+    script.write_text(SCRIPT)
+    rows.write_text("".join(json.dumps(example(number)) + "\n" for number in range(60)))
+    found = []
+    for processes in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, str(script), str(rows), str(cache), task, processes],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert "val/f1" in found[0]
