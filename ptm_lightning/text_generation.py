@@ -189,7 +189,7 @@ class TextGeneration(FineTuning, ABC):
         place = examples.cpu() * some
         return rows[(place + some) // total > place // total].tolist()
 
-    def score(self, records: list[Record]) -> dict[str, float]:
+    def score(self, records: Sequence[Record]) -> dict[str, float]:
         """The task's metrics over all answers."""
         return self.measure(*([record[name] for record in records] for name in ("source", "answer", "reference")))
 
