@@ -143,7 +143,7 @@ def test_rows_that_lack_a_side_are_left_out_and_counted(tmp_path: Path, caplog: 
     assert sum(map(len, stores)) == 24
     assert data.corpus.sources == (0, len(data.corpus.train))
     assert {row["summary"] for store in stores for row in store.rows(range(len(store)))} == {"s"}
-    with pytest.raises(UserError, match=r"--data.train: no row with text"):
+    with pytest.raises(UserError, match=r"--data.train: no row that can be used"):
         prepared(write(tmp_path / "none.jsonl", [{"document": document(i), "summary": ""} for i in range(20)]))
 
 

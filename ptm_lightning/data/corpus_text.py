@@ -38,8 +38,6 @@ class CorpusSettings:
     """What finds the sentences whose beginnings the stores must say, if they must; see `find_splitter`."""
     fields: tuple[str, ...] = ("text",)
     """The columns of text."""
-    all_fields: bool = False
-    """Rows of examples that lack the text of any field are left out, not only those that lack all."""
 
 
 def texts_of(sources: Sequence[Source], flag: str, settings: CorpusSettings) -> Iterator[str | None]:

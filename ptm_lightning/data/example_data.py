@@ -85,8 +85,6 @@ class ExampleData(TaskData, ABC):
 
     fields: ClassVar[tuple[str, ...]]
     """The columns of text."""
-    all_fields: ClassVar[bool] = False
-    """Whether rows that lack the text of any field are left out, and not only those that lack all."""
 
     @abstractmethod
     def reader(self) -> Reader:
@@ -105,7 +103,7 @@ class ExampleData(TaskData, ABC):
 
     def settings(self) -> CorpusSettings:
         """All that the tokens depend on."""
-        return replace(super().settings(), fields=self.fields, all_fields=self.all_fields)
+        return replace(super().settings(), fields=self.fields)
 
     def open_corpus(self) -> Corpus:
         """Opens the stores of examples; makes first what the cache doesn't have."""
@@ -116,8 +114,6 @@ class ExampleData(TaskData, ABC):
         super().setup(stage)
         if stage == "fit":
             self._say_what_is_cut()
-            for flag, count in self.corpus.provenance.get("incomplete", {}).items():
-                say(f"{flag}: {count:,} rows are left out, for {' or '.join(self.fields)} is empty in them")
             shared = {name: count for name, count in self.corpus.provenance["duplicates"].items() if count}
             if shared:
                 say("rows whose text occurs before: " + ", ".join(f"{n:,} {name}" for name, n in shared.items()))

@@ -82,7 +82,6 @@ def prepare_examples(
     tokenizer, new_tokens = prepare_tokenizer(settings, given)
     shares = (0.0 if settings.validation else settings.validation_share, 0.0 if settings.test else test_share)
     recipe = {"columns": settings.columns, "fields": reader.fields, "shares": shares, "reader": reader.key}
-    recipe |= {"all_fields": True} if settings.all_fields else {}
     sizes = {flag: len(found) for flag, found in keys.items()}
     key = store_key([key for found in keys.values() for key in found], to_text(tokenizer)[0], recipe | sizes)
     folder = settings.cache / "examples" / key
@@ -122,8 +121,6 @@ class _Builder:
     advance: Callable[[int], None]
     hashes: dict[str, Hashes] = field(default_factory=dict)
     """Of the rows of each split."""
-    incomplete: dict[str, int] = field(default_factory=dict)
-    """Rows left out of each source's flag, for they lack the text of a field."""
 
     def build(self) -> None:
         """Reads the training rows twice: to learn what there is and who is held out, and to tokenize."""
@@ -141,7 +138,6 @@ class _Builder:
                 self._write(name, self._rows(flag), None)
         ends = np.searchsorted(stored, source_ends).tolist()
         facts = {"source_ends": ends, "duplicates": self._duplicates(), **self.reader.facts()}
-        facts |= {"incomplete": self.incomplete} if self.incomplete else {}
         (self.folder / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     def _take_into(self, strata: list[int], groups: list[int]) -> Callable[[Row, str], None]:
@@ -156,16 +152,8 @@ class _Builder:
         """Hashes of the rows' texts, and the number of rows at the end of each source."""
         hashes: list[int] = []
         ends: list[int] = []
-
-        def check_complete(row: Row, where: str) -> None:
-            if self._complete(row):
-                check(row, where)
-
         for source in self.sources[flag]:
-            for row in self._read(source, flag, check_complete):
-                if not self._complete(row):
-                    self.incomplete[flag] = self.incomplete.get(flag, 0) + 1
-                    continue
+            for row in self._read(source, flag, check):
                 hashes.append(_hash(row, self.reader.fields))
             ends.append(len(hashes))
         if not hashes:
@@ -174,10 +162,7 @@ class _Builder:
 
     def _rows(self, flag: str) -> Iterator[Row]:
         for source in self.sources[flag]:
-            yield from filter(self._complete, self._read(source, flag, None))
-
-    def _complete(self, row: Row) -> bool:
-        return not self.settings.all_fields or all(row[name].strip() for name in self.reader.fields)
+            yield from self._read(source, flag, None)
 
     def _read(self, source: Source, flag: str, check: Callable[[Row, str], None] | None) -> Iterator[Row]:
         return read(

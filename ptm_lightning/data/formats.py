@@ -160,10 +160,10 @@ def read_stream(lines: Iterable[bytes], where: str, text_column: str) -> Placed:
             yield number, {text_column: _decode(line, number, where).removesuffix("\n")}
 
 
-def completed(row: Row) -> Row:
+def with_nested(row: Row) -> Row:
     """A row with the entries of its nested columns beside its own."""
     nested = {name: inner for value in row.values() if isinstance(value, dict) for name, inner in value.items()}
-    return {**nested, **row}
+    return nested | row
 
 
 def _begins_json_lines(line: bytes) -> bool:

@@ -20,10 +20,10 @@ from ptm_lightning.data.formats import (
     Row,
     SplitText,
     as_text,
-    completed,
     format_of,
     read_file,
     read_stream,
+    with_nested,
 )
 from ptm_lightning.errors import UserError, suggest
 
@@ -84,7 +84,7 @@ def read(
         hub_split: The split of a data set on the hub.
 
     Returns:
-        An iterator of rows with the task's column names, and all other columns.
+        An iterator of rows with the task's column names; other columns come along as they are.
 
     Raises:
         UserError: While iterating, with the flag, file and line, for data that can't be read or lack a column.
@@ -96,9 +96,7 @@ def read(
         wanted = {name: mapping.get(name, name) for name in (*required, *mapping)}
         needed = frozenset(wanted.values())
         for place, row in rows:
-            if not row.keys() >= needed:
-                row = completed(row)
-            if not row.keys() >= needed:
+            if not row.keys() >= needed and not (row := with_nested(row)).keys() >= needed:
                 _refuse_columns(row, wanted, f"{where}:{place}", flag)
             if mapping:
                 row = _rename(row, mapping)

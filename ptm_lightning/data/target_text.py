@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,15 +35,20 @@ Longest = tuple[int, int]
 
 
 class Sides:
-    """Rows of two texts: a source, which gets a prefix, and a target."""
+    """Rows of two texts: a source, which gets a prefix, and a target; rows that lack one of them are left out."""
 
     def __init__(self, fields: tuple[str, ...], prefix: str) -> None:
         self.fields = self.together = fields
         self.prefix = prefix
         self.key = ["sides", prefix]
+        self.incomplete: dict[str, int] = {}
+        """Rows that are left out, by the flag of their source."""
 
     def take(self, row: Row, where: str) -> None:
-        """Any text will do."""
+        """Counts the row if it is left out."""
+        if not self._complete(row):
+            flag = where.partition(":")[0]
+            self.incomplete[flag] = self.incomplete.get(flag, 0) + 1
 
     check = take
 
@@ -52,18 +57,22 @@ class Sides:
         return 0
 
     def encoder(self, tokenizer: Tokenizer) -> Encode:
-        """Token ids of both sides."""
+        """Token ids of both sides; none of a row that is left out."""
         source = self.fields[0]
 
         def encode(rows: Sequence[Row]) -> Iterable[Encoded]:
             prefixed = [{**row, source: self.prefix + row[source]} for row in rows]
-            return (Encoded(ids, {}) for ids in encode_fields(tokenizer, prefixed, self.fields))
+            both = zip(rows, encode_fields(tokenizer, prefixed, self.fields), strict=True)
+            return (Encoded(ids if self._complete(row) else [[], []], {}) for row, ids in both)
 
         return encode
 
     def facts(self) -> dict[str, Any]:
-        """What is put before each source."""
-        return {"prefix": self.prefix} if self.prefix else {}
+        """What is put before each source, and how many rows are left out."""
+        return {name: value for name, value in (("prefix", self.prefix), ("incomplete", self.incomplete)) if value}
+
+    def _complete(self, row: Row) -> bool:
+        return all(row[name].strip() for name in self.fields)
 
 
 def kept_lengths(store: ExampleStore, examples: Ints, longest: Longest) -> Ints:
@@ -126,12 +135,17 @@ class TargetTextData(ExampleData, ABC):
     prefix: str | None = None
     """What is put before each source. Default: what a pretrained T5 was trained with, else nothing."""
 
-    all_fields: ClassVar[bool] = True
-
     @property
     @abstractmethod
     def purpose(self) -> str:
         """What the task is called in the `task_specific_params` of a pretrained T5's config."""
+
+    def setup(self, stage: str) -> None:
+        """Opens the stores, and says what is left out."""
+        super().setup(stage)
+        if stage == "fit":
+            for flag, count in self.corpus.provenance.get("incomplete", {}).items():
+                say(f"{flag}: {count:,} rows are left out, for {' or '.join(self.fields)} is empty in them")
 
     def reader(self) -> Sides:
         """Rows of two texts."""
