@@ -160,7 +160,7 @@ def _seen(case: Case, task_changes: Mapping[str, Any], data_changes: Mapping[str
     yield digest([training, task.network.config.to_dict(), task.total_steps, folders])
     with quiet():
         tested = Recorder()
-        has_test = data.corpus.test is not None
+        has_test = all(member.corpus.test is not None for member in data.members().values())
         metrics = case.trainer(tested).test(task, case.data(**data_changes), verbose=False) if has_test else []
         yield digest([tested.validation_batches, metrics])
         yield digest(_predicted(case, task, data_changes))
