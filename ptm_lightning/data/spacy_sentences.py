@@ -26,7 +26,7 @@ def load_spacy(name: str) -> tuple[str, Callable[[str], list[tuple[int, int]]]]:
         UserError: spaCy isn't installed, or doesn't know the name.
     """
     try:
-        import spacy
+        import spacy  # type: ignore[import-not-found, unused-ignore]  # an extra
     except ImportError as error:
         raise UserError(
             f"--data.sentences {name}: needs spaCy: pip install 'ptm_lightning[spacy]'; or take --data.sentences rules"
