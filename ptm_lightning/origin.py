@@ -19,17 +19,23 @@ NETWORK = ("backbone", "architecture", "size", "overrides")
 
 def start_from(task: Task, checkpoint: Path) -> None:
     """Gives a task the network, the weights and the tokenizer of a checkpoint, and nothing else."""
-    saved = take_link(task, checkpoint)
+    _start_from(task, checkpoint, load_checkpoint(checkpoint))
+
+
+def take_link(task: Task, checkpoint: Path) -> None:
+    """Tells a task what network and tokenizer a checkpoint has, whose weights it will get."""
+    _take_link(task, load_checkpoint(checkpoint))
+
+
+def _start_from(task: Task, checkpoint: Path, saved: dict[str, Any]) -> None:
+    _take_link(task, saved)
     task.configure_model()
     load_weights(task, saved, checkpoint)
 
 
-def take_link(task: Task, checkpoint: Path) -> dict[str, Any]:
-    """Tells a task what network and tokenizer a checkpoint has, whose weights it will get, and gives the checkpoint."""
-    saved = load_checkpoint(checkpoint)
+def _take_link(task: Task, saved: dict[str, Any]) -> None:
     task.link = Link(**saved[KEY]["link"])
     _take_arguments(task, {name: saved["hyper_parameters"][name] for name in NETWORK})
-    return saved
 
 
 def start_run(task: Task, name: str) -> None:
@@ -45,23 +51,24 @@ def start_run(task: Task, name: str) -> None:
     if (checkpoint := _checkpoint(name)) is None:
         _take_arguments(task, {"backbone": name, "overrides": None})
         return
-    if other := _other_head(task, checkpoint):
+    saved = load_checkpoint(checkpoint)
+    if other := _other_head(task, saved):
         folder = checkpoint.parent.parent / "model"
         if not (folder / "config.json").exists():
             raise UserError(f"--init_from {name}: is an {other}; export it and give --init_from the folder")
         say(f"--init_from {name}: is an {other}; starting from {folder} with a new head")
         _take_arguments(task, {"backbone": str(folder), "overrides": None})
         return
-    start_from(task, checkpoint)
+    _start_from(task, checkpoint, saved)
     assert task.link is not None
     task.link = replace(task.link, new_tokens={})  # to this run they are tokens like all others
 
 
-def _other_head(task: Task, checkpoint: Path) -> str | None:
+def _other_head(task: Task, saved: dict[str, Any]) -> str | None:
     """The auto class of a checkpoint's network, if it isn't the task's."""
     own = getattr(task, "auto_class", None)  # a mixture takes what it gets
-    saved: str | None = load_checkpoint(checkpoint)[KEY]["link"].get("auto_class")
-    return saved if own and saved != own else None
+    theirs: str | None = saved[KEY]["link"].get("auto_class")
+    return theirs if own and theirs != own else None
 
 
 def _take_arguments(task: Task, arguments: dict[str, Any]) -> None:
