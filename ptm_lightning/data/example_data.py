@@ -37,8 +37,7 @@ class LayOutExamples:
     def __call__(self, start: Ints, length: Ints, draw: Ints) -> Pieces:
         """One piece each: it begins where the example does, and is as long as what is kept of it."""
         kept = fit_fields(field_lengths(self.store, example_at(self.store, start)), self.max_length - self.special)
-        framed = np.ones(len(start), dtype=np.bool_)
-        return Pieces(start, kept.sum(axis=1), draw, np.arange(len(start)), framed, framed)
+        return single_pieces(start, kept.sum(axis=1), draw)
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,7 @@ class FieldsCollate:
         """The numbers of the examples (R,), and their rows."""
         examples = example_at(self.store, pieces.start)
         kept = fit_fields(field_lengths(self.store, examples), self.max_length - len(self.template))
-        starts = self.store.field_offsets[_field_numbers(self.store, examples)]
-        batch = self.template.rows(self.store.tokens, starts, kept)
+        batch = self.template.rows(self.store.tokens, field_starts(self.store, examples), kept)
         batch["counts"] = {"tokens": int((batch["document_ids"] > 0).sum())}
         batch["examples"] = torch.from_numpy(examples)
         return examples, batch
@@ -63,6 +61,17 @@ class FieldsCollate:
 def example_at(store: ExampleStore, start: Ints) -> Ints:
     """(R,) the examples that begin at or before these places of the store, which has no empty ones."""
     return np.asarray(np.searchsorted(store.offsets, start, side="right") - 1)
+
+
+def single_pieces(start: Ints, length: Ints, draw: Ints) -> Pieces:
+    """A row of one framed piece for each place of the store where one begins."""
+    framed = np.ones(len(start), dtype=np.bool_)
+    return Pieces(start, length, draw, np.arange(len(start)), framed, framed)
+
+
+def field_starts(store: ExampleStore, examples: Ints) -> Ints:
+    """(R, k) where each field begins in the store, as an array of the caller's own."""
+    return np.array(store.field_offsets[_field_numbers(store, examples)])
 
 
 def field_lengths(store: ExampleStore, examples: Ints) -> Ints:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.example_data import ExampleData, encode_fields, example_at, field_lengths
+from ptm_lightning.data.example_data import ExampleData, encode_fields, example_at, field_lengths, single_pieces
 from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
 from ptm_lightning.data.formats import Row
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
@@ -90,8 +90,7 @@ class LayOutSides:
     def __call__(self, start: Ints, length: Ints, draw: Ints) -> Pieces:
         """One piece each: it begins where the example does, and is as long as what is kept of both sides."""
         kept = kept_lengths(self.store, example_at(self.store, start), self.longest)
-        framed = np.ones(len(start), dtype=np.bool_)
-        return Pieces(start, kept.sum(axis=1), draw, np.arange(len(start)), framed, framed)
+        return single_pieces(start, kept.sum(axis=1), draw)
 
 
 @dataclass(frozen=True)

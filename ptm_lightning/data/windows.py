@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.example_data import example_at, field_lengths
+from ptm_lightning.data.example_data import example_at, field_lengths, field_starts, single_pieces
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.noise import Ints
@@ -81,9 +81,8 @@ class Windows:
         """One piece for each window."""
         examples = example_at(self.store, start)
         cut = self._cut(examples)
-        begin = self._field_starts(examples)[cut.example, -1] + cut.begin
-        framed = np.ones(len(begin), dtype=np.bool_)
-        return Pieces(begin, cut.lengths.sum(axis=1), draw[cut.example], np.arange(len(begin)), framed, framed)
+        begin = field_starts(self.store, examples)[cut.example, -1] + cut.begin
+        return single_pieces(begin, cut.lengths.sum(axis=1), draw[cut.example])
 
     def read(self, pieces: Pieces) -> tuple[Cut, Ints]:
         """The windows of a batch, their examples by their numbers in the store, and (w, k) where each field begins."""
@@ -91,7 +90,7 @@ class Windows:
         lengths = field_lengths(self.store, examples)
         lengths[:, :-1] = np.minimum(lengths[:, :-1], self._room // 2)
         lengths[:, -1] = pieces.length - lengths[:, :-1].sum(axis=1)
-        starts = self._field_starts(examples)
+        starts = field_starts(self.store, examples)
         begin = pieces.start - starts[:, -1]
         starts[:, -1] = pieces.start
         return Cut(examples, begin, lengths), starts
@@ -106,10 +105,6 @@ class Windows:
 
     def _cut(self, examples: Ints) -> Cut:
         return cut_windows(field_lengths(self.store, examples), self._room, self.stride)
-
-    def _field_starts(self, examples: Ints) -> Ints:
-        fields = self.store.fields
-        return np.array(self.store.field_offsets[examples[:, None] * fields + np.arange(fields)])
 
 
 def last_field_columns(template: Template, lengths: Ints) -> Ints:
