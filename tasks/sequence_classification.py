@@ -26,6 +26,7 @@ from ptm_lightning.metrics.classification import (
     multi_label_scores,
     regression_scores,
 )
+from ptm_lightning.models.rows import only_first_places
 from ptm_lightning.terms import Ratio, Term, Terms
 
 TERM = "classification"
@@ -201,7 +202,8 @@ class SequenceClassification(FineTuning):
 
     def _logits(self, batch: Batch) -> Tensor:
         assert self.network is not None
-        logits: Tensor = self.network(**self.inputs(batch)).logits
+        with only_first_places(self.network, batch["input_ids"]):
+            logits: Tensor = self.network(**self.inputs(batch)).logits
         return logits.float()
 
     def _terms(self, logits: Tensor, batch: Batch) -> Terms:
