@@ -213,9 +213,9 @@ class TextGeneration(FineTuning, ABC):
             shown.append({**texts, "answer": answer, "score": score})
         return shown
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """The answer to each text."""
-        answers = self.answers(prompts(batch), batch["at_once"])
+        answers = self.answers(prompts(batch), len(batch["texts"]))
         return [
             {"id": id_, "text": text, "prediction": answer}
             for (id_, text), answer in zip(batch["texts"], answers, strict=True)

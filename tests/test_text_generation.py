@@ -14,8 +14,8 @@ from lightning.pytorch import Trainer
 from ptm_lightning.tasks import Summarization, SummarizationData, TranslationData
 
 from ptm_lightning.__main__ import main
+from ptm_lightning.data.predict import WINDOW
 from ptm_lightning.data.seq2seq import prompts
-from ptm_lightning.data.target_text import WINDOW
 from ptm_lightning.errors import UserError
 from ptm_lightning.generate import answer_sorted
 from ptm_lightning.testing_case import tiny
