@@ -100,6 +100,7 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
     base = "predict" if command == "predict" else "evaluate"
     if own.config or own.model:
         line, _ = parse(layers_of(own, base=base), own, _with_texts(own, rest), "")
+        weights = str(line.model.backbone)
     else:
         folder, checkpoint = _run_and_checkpoint(own)
         stored = read_config(folder)
@@ -114,10 +115,11 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
         }
         line, _ = parse(layers_of(own, kept, base=base), own, _with_texts(own, rest), str(folder))
         start_from(line.model, checkpoint)
+        weights = str(checkpoint)
     task = line.model
     prepare_cpu("auto", allocator=True)
     if command == "predict":
-        write_predictions(line.trainer, task, line.datamodule, own.output)
+        write_predictions(line.trainer, task, line.datamodule, own.output, weights)
     else:
         verb = line.trainer.validate if command == "validate" else line.trainer.test
         metrics = verb(task, line.datamodule, verbose=False)[0]

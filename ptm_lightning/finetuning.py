@@ -2,12 +2,14 @@
 
 import re
 from abc import ABC
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import nn
 
 from ptm_lightning.checkpoint import record_of
 from ptm_lightning.errors import UserError
+from ptm_lightning.models.head import told_by_head
 from ptm_lightning.optim import adamw
 from ptm_lightning.task import Task
 
@@ -56,6 +58,13 @@ class FineTuning(Task, ABC):
         super().on_load_checkpoint(checkpoint)
         stored = record_of(checkpoint)["link"]["network"]
         self.keep(**{name: stored[name] for name in self.found if name in stored})
+
+    def setup(self, stage: str) -> None:
+        """When a pretrained network predicts, which no data of ours have told its labels, its head says them."""
+        super().setup(stage)
+        assert self.network is not None
+        if stage == "predict" and not (self._link.labels or self._link.problem_type):
+            self.link = replace(self._link, **told_by_head(self.network.config))
 
     def configure_model(self) -> None:
         """Builds the network, and freezes what shall stay as it is."""

@@ -70,7 +70,7 @@ class PairTask(Task, ABC):
             row | {self.pair_term: f"{label}, guessed {guess}"} for row, (label, guess) in zip(rows, pairs, strict=True)
         ]
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """The best guesses for each mask token, and the text with the first ones filled in."""
         tokenizer = self.tokenizer()
         assert tokenizer is not None

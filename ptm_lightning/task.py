@@ -1,6 +1,7 @@
 """Task: the one base class of every objective and downstream task."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 from lightning.pytorch import Callback, LightningModule
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ptm_lightning.arguments import declare_arguments
 from ptm_lightning.checkpoint import FORMAT, KEY, record_of
 from ptm_lightning.data.batch import Batch, other_documents
+from ptm_lightning.data.predict import Window
 from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Evaluation, Record
@@ -127,6 +129,10 @@ class Task(LightningModule):
     def example_text(self) -> str | None:
         """A text to predict for, as an example; None if the task doesn't predict for texts."""
         return None
+
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
+        """For each text of a batch its "id", "prediction" and what else is to be said."""
+        raise NotImplementedError(f"{type(self).__name__} doesn't predict")
 
     def hidden_from(self, batch: Batch, number: int) -> Tensor:
         """(R, T) bool: the input places that the prediction of the batch's nth target may not depend on."""
@@ -268,6 +274,11 @@ class Task(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs the metrics over all batches and processes."""
         self._finish_evaluation("test")
+
+    def predict_step(self, window: Window, batch_idx: int) -> list[dict[str, Any]]:
+        """The predictions for a window of texts, in their order."""
+        batches = map(self.trainer.strategy.batch_to_device, window)
+        return window.in_order(chain.from_iterable(map(self.predictions, batches)))
 
     def _finish_evaluation(self, prefix: str) -> None:
         sync_buffers(self.trainer, on=True)

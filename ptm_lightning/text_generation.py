@@ -1,7 +1,7 @@
 """TextGeneration: what tasks share that answer a text with another one, such as summarization and translation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from ptm_lightning.data.target_text import TERM
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record
 from ptm_lightning.finetuning import FineTuning
-from ptm_lightning.generate import Generation, answer_sorted
+from ptm_lightning.generate import Generation, answer_sorted, n_best
 from ptm_lightning.models.build import max_positions
 from ptm_lightning.terms import Term, Terms, perplexity, token_terms
 
@@ -40,6 +40,7 @@ class TextGeneration(FineTuning, ABC):
         "no_repeat_ngram_size",
         "temperature",
         "top_p",
+        "n_best",
     )
 
     architecture: str = "bart"
@@ -62,6 +63,8 @@ class TextGeneration(FineTuning, ABC):
     """Samples answers, at 1 from the network's own distribution."""
     top_p: float = 1.0
     """Samples from the most likely tokens that have this share together."""
+    n_best: int = 1
+    """Answers that a prediction lists, from as many beams at least, or sampled."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,9 +76,14 @@ class TextGeneration(FineTuning, ABC):
             raise UserError(
                 f"--model.length_penalty {self.length_penalty}: only beams have one: give --model.num_beams"
             )
-        for name in ("num_beams", "validation_answers", "max_new_tokens"):
+        for name in ("num_beams", "validation_answers", "max_new_tokens", "n_best"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"--model.{name} {value}: give at least 1")
+        if self.n_best > self.num_beams and self.temperature is None:
+            raise UserError(
+                f"--model.n_best {self.n_best}: the search has {self.num_beams} beams; give --model.num_beams "
+                f"{self.n_best}, or sample with --model.temperature"
+            )
 
     # What a subclass says
 
@@ -168,7 +176,7 @@ class TextGeneration(FineTuning, ABC):
         """The terms, and source, answer and reference of each example that is generated for."""
         chosen = self._chosen(batch["examples"])
         inputs, rows = prompts(batch), batch["rows"]
-        answers = self.answers([inputs[row] for row in chosen], GENERATED_ROWS)
+        answers = self.answers([inputs[row] for row in chosen])
         records = [
             {"example": int(batch["examples"][row]), "answer": answer, **self._texts(rows[row])}
             for row, answer in zip(chosen, answers, strict=True)
@@ -195,28 +203,36 @@ class TextGeneration(FineTuning, ABC):
 
     # Answers
 
-    def answers(self, inputs: list[list[int]], at_once: int) -> list[str]:
+    def answers(self, inputs: list[list[int]]) -> list[str]:
         """The answers to inputs of the encoder, in their order."""
-        network, tokenizer = self.network, self.tokenizer()
-        assert network is not None
+        assert self.network is not None
+        return self._decoded(answer_sorted(self.network, inputs, GENERATED_ROWS, self.seed))
+
+    def _decoded(self, answers: Iterable[list[int]]) -> list[str]:
+        tokenizer = self.tokenizer()
         assert tokenizer is not None
-        found = answer_sorted(network, inputs, at_once, self.seed)
         options: Any = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        return [str(tokenizer.decode(ids, **options)).strip() for ids in found]
+        return [str(tokenizer.decode(ids, **options)).strip() for ids in answers]
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of a batch: source, reference, answer, and its score."""
         shown = []
-        for row, answer in zip(batch["rows"], self.answers(prompts(batch), GENERATED_ROWS), strict=True):
+        for row, answer in zip(batch["rows"], self.answers(prompts(batch)), strict=True):
             texts = self._texts(row)
             score = f"{self.sentence_score(answer, texts['reference']):.3f}"
             shown.append({**texts, "answer": answer, "score": score})
         return shown
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
-        """The answer to each text."""
-        answers = self.answers(prompts(batch), batch["at_once"])
-        return [
-            {"id": id_, "text": text, "prediction": answer}
-            for (id_, text), answer in zip(batch["texts"], answers, strict=True)
-        ]
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
+        """The best answer to each text with its score, a log-probability by length; all that were asked for."""
+        assert self.network is not None
+        config: Any = self.network.generation_config
+        found = []
+        for (id_, text), answers in zip(
+            batch["texts"], n_best(self.network, prompts(batch), config, self.seed, self.n_best), strict=True
+        ):
+            texts = self._decoded(answer.ids for answer in answers)
+            listed = [{"text": said, "score": answer.score} for said, answer in zip(texts, answers, strict=True)]
+            best = {"id": id_, "text": text, "prediction": texts[0], "score": answers[0].score}
+            found.append(best | ({"answers": listed} if self.n_best > 1 else {}))
+        return found

@@ -233,7 +233,7 @@ class CausalLM(Task):
             for (prompt, rest), answer in zip(halves, answers, strict=True)
         ]
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """How the network goes on with each text."""
         tokenizer = self.tokenizer()
         assert tokenizer is not None

@@ -243,7 +243,7 @@ class Denoising(Task):
         assert self.network is not None
         return answer(self.network, prompts(batch), Generation(max_new_tokens=self._link.max_length))
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """Each text as the model would have it."""
         tokenizer = self.tokenizer()
         assert tokenizer is not None

@@ -55,7 +55,7 @@ class MaskedLM(Task):
         assert tokenizer is not None
         return masked_examples(self.logits_at_targets(batch).float().detach(), batch, tokenizer)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """The best guesses for each mask token, and the text with the first ones filled in."""
         tokenizer = self.tokenizer()
         assert tokenizer is not None

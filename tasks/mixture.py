@@ -253,6 +253,6 @@ class Mixture(Task):
         """A text for the first part to predict for."""
         return next(iter(self.parts.values())).example_text()
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Any:
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """What the first part predicts."""
-        return self._part(batch).predict_step(of_part(batch), batch_idx)
+        return self._part(batch).predictions(of_part(batch))

@@ -247,7 +247,7 @@ class PermutationLM(Task):
         shown: Batch = {**batch, "input_ids": hidden}
         return masked_examples(self.logits_at_targets(batch).float().detach(), shown, tokenizer)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """The best guesses for each mask token, and the text with the first ones filled in."""
         tokenizer = self.tokenizer()
         assert tokenizer is not None

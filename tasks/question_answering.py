@@ -219,7 +219,7 @@ class QuestionAnswering(FineTuning):
             for text, one in zip(texts, found, strict=True)
         ]
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """The best answer to each question, "" if there is none, and the best ones by their chances."""
         windows: list[tuple[int, Row, list[Found], float]] = []
         for part in in_parts(batch, ROWS):

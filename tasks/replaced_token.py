@@ -241,7 +241,7 @@ class ReplacedTokenDetection(Task):
             )
         return examples
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """Each token of a text with its probability of being replaced, and those where it is more likely than not."""
         assert self.network is not None
         tokenizer = self.tokenizer()

@@ -195,7 +195,7 @@ class SequenceClassification(FineTuning):
         """A text to classify."""
         return "Returns the number of items in the list."
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """The label of each text, and the probability of every label."""
         rows = zip(batch["texts"], self._logits(batch), strict=True)
         return [{"id": id_, "text": text, **self._answer(logits)} for (id_, text), logits in rows]

@@ -234,7 +234,7 @@ class SpanCorruption(Task):
         assert self.network is not None
         return answer(self.network, prompts(batch), Generation(max_new_tokens=self._link.max_length))
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """What the model says for each sentinel of a text, and the text with it filled in."""
         tokenizer = self.tokenizer()
         assert tokenizer is not None

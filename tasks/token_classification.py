@@ -173,7 +173,7 @@ class TokenClassification(FineTuning):
         """A text to find names in."""
         return "Calls os.path.join with 2 arguments, or raises a ValueError."
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """The entities of each text, or where tags mark none, the tags of its words."""
         assert self.network is not None
         logits = torch.cat([self.network(**self.inputs(part)).logits.float() for part in in_parts(batch, ROWS)])

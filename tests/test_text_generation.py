@@ -14,8 +14,8 @@ from lightning.pytorch import Trainer
 from ptm_lightning.tasks import Summarization, SummarizationData, TranslationData
 
 from ptm_lightning.__main__ import main
+from ptm_lightning.data.predict import WINDOW
 from ptm_lightning.data.seq2seq import prompts
-from ptm_lightning.data.target_text import WINDOW
 from ptm_lightning.errors import UserError
 from ptm_lightning.generate import answer_sorted
 from ptm_lightning.testing_case import tiny
@@ -95,6 +95,56 @@ def test_settings_are_transformers_own_and_the_order_is_kept(tmp_path: Path, set
         assert getattr(config, name) == value
 
 
+@pytest.mark.parametrize(
+    ("settings", "forced"),
+    [
+        ({}, {}),
+        ({"min_new_tokens": 4, "no_repeat_ngram_size": 1}, {"forced_bos_token_id": 7}),
+        ({"num_beams": 3, "n_best": 3}, {}),
+        ({"num_beams": 4, "n_best": 2, "length_penalty": 2.0, "min_new_tokens": 5}, {"forced_bos_token_id": 7}),
+        (
+            {"num_beams": 3, "n_best": 3, "no_repeat_ngram_size": 2, "length_penalty": 0.5},
+            {"forced_eos_token_id": None},
+        ),
+        ({"temperature": 1.0, "n_best": 3}, {}),
+    ],
+    ids=str,
+)
+def test_answers_and_scores_are_transformers_own(tmp_path: Path, settings: dict[str, Any], forced: dict[str, Any]):
+    """The n best by beams, with their length-normalised scores; without beams, the mean of the tokens' chances."""
+    task, _ = prepared(rows_file(tmp_path), settings)
+    network, tokenizer, count = task.network.eval(), task.tokenizer(), settings.get("n_best", 1)
+    network.model.shared.weight.data *= 4  # so that answers end at different lengths
+    network.final_logits_bias[0, 2] = 2
+    data = SummarizationData(text=[document(i) for i in range(7)], batch_size=1 if "temperature" in settings else 3)
+    task._configure_answers()
+    task.configure_model = task._configure_answers = lambda: None
+    config = network.generation_config
+    for name, value in forced.items():
+        setattr(config, name, value)
+    for row in (row for part in trainer_for(tmp_path, 0).predict(task, data) for row in part):
+        torch.manual_seed(task.seed)
+        out = network.generate(
+            torch.tensor([tokenizer(row["text"])["input_ids"]]), generation_config=config, num_return_sequences=count,
+            return_dict_in_generate=True, output_scores=True, output_logits=True,
+        )  # fmt: skip
+        texts = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in out.sequences]
+        if config.num_beams > 1:
+            scores = out.sequences_scores.tolist()
+        else:
+            chances = torch.stack(out.logits, dim=1).log_softmax(dim=-1)
+            taken = chances.gather(2, out.sequences[:, 1:, None]).squeeze(2)
+            taken[:, : len(forced)] = taken[:, 11:] = 0
+            lengths = [ids.index(2) + 1 if 2 in ids else len(ids) for ids in out.sequences[:, 1:].tolist()]
+            scores = [float(row[:length].mean()) for row, length in zip(taken, lengths, strict=True)]
+        wanted = sorted(zip(scores, texts, strict=True), reverse=True)
+        found = row.get("answers", [{"text": row["prediction"], "score": row["score"]}])
+        assert [one["text"] for one in found] == [text for _, text in wanted]
+        assert [one["score"] for one in found] == pytest.approx([score for score, _ in wanted], abs=1e-5)
+        assert (row["prediction"], row["score"]) == (found[0]["text"], found[0]["score"])
+        assert len(found) == count
+
+
 def test_long_and_short_texts_are_answered_in_their_order(tmp_path: Path):
     task, _ = prepared(rows_file(tmp_path), steps=2)
     texts = [document(i) * (1 + i % 3) for i in range(40)]
@@ -154,6 +204,8 @@ def test_rows_that_lack_a_side_are_left_out_and_counted(tmp_path: Path, caplog: 
         ({"top_p": 0.5}, r"--model.top_p 0.5: only means something when sampling"),
         ({"length_penalty": 2.0}, r"--model.length_penalty 2.0: only beams have one"),
         ({"num_beams": 0}, "give at least 1"),
+        ({"n_best": 0}, "give at least 1"),
+        ({"n_best": 3, "num_beams": 2}, r"--model.n_best 3: the search has 2 beams; give --model.num_beams 3, or samp"),
         ({"validation_answers": 0}, "give at least 1"),
         ({"max_new_tokens": 500}, r"--model.max_new_tokens 500: the model has 128 positions; give at most 128"),
         ({"max_new_tokens": 0}, r"--model.max_new_tokens 0: give at least 1"),
@@ -196,7 +248,7 @@ def test_layers_are_frozen_from_below(tmp_path: Path, architecture: str):
 def test_examples_show_answer_and_score(tmp_path: Path):
     task, data = prepared(rows_file(tmp_path))
     batch: Any = next(iter(data.val_dataloader()))
-    task.answers = lambda inputs, at_once: [row["summary"] for row in batch["rows"]]
+    task.answers = lambda inputs: [row["summary"] for row in batch["rows"]]
     shown = task.examples(batch)
     assert [row["source"] for row in shown] == [row["document"] for row in batch["rows"]]
     assert all(row["reference"] == row["answer"] and row["score"] == "1.000" for row in shown)
@@ -276,5 +328,5 @@ def test_a_preset_runs_from_nothing(
     assert all(f"test/{name} " in screen for name in scores)
     assert main(["predict", "--run_dir=run", "--text", text, "--model.num_beams=2", "--trainer.accelerator=cpu"]) == 0
     (line,) = capfd.readouterr().out.splitlines()
-    assert json.loads(line).keys() == {"id", "text", "prediction"}
+    assert json.loads(line).keys() == {"id", "text", "prediction", "score"}
     assert (tmp_path / "run" / "model" / "generation_config.json").exists()

@@ -72,8 +72,6 @@ class Batch(TypedDict, total=False):
     """Prediction only: (id, text) of each row."""
     rows: list[dict[str, Any]]
     """(R) where metrics or predictions need them: the examples' columns as they were read."""
-    at_once: int
-    """Prediction only: how many rows to generate for at a time."""
     step_counts: dict[str, int]
     """The same, summed over all micro-batches and processes of the optimizer step. The loader writes it."""
 

@@ -1,7 +1,9 @@
 """Texts to predict for, with the ids their predictions are known by, read as they are needed."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -15,7 +17,11 @@ from ptm_lightning.data.sources import read, resolve
 from ptm_lightning.errors import UserError
 
 FOREVER = 2**31
-"""Batches of a stream whose end isn't known."""
+"""Windows of a stream whose end isn't known."""
+PREDICT_ROWS = 32
+"""Texts of a batch to predict for, where batch_size doesn't say it."""
+WINDOW = 64
+"""Batches of a window."""
 
 
 class Text(NamedTuple):
@@ -26,6 +32,42 @@ class Text(NamedTuple):
     text: str
     row: Mapping[str, Any] = MappingProxyType({})
     """All its columns."""
+    length: int = 0
+    """Characters of the columns that the model reads."""
+
+
+class Done(NamedTuple):
+    """The first inputs, for which there are predictions."""
+
+    inputs: int = 0
+    """How many."""
+    digest: str = ""
+    """Of what they are."""
+
+
+class Window:
+    """Some inputs, in batches of those of like length, which are made when they are asked for.
+
+    It is no collection to Lightning, which would move all of its batches to the device at once.
+    """
+
+    def __init__(self, texts: list[Text], collate: Callable[[list[Text]], Batch], size: int, done: Done) -> None:
+        self.texts, self.collate, self.size = texts, collate, size
+        self.done = done
+        """With this window."""
+        self.order = sorted(range(len(texts)), key=lambda number: -texts[number].length)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The longest inputs first: what doesn't fit into the memory shows at once."""
+        for begin in range(0, len(self.order), self.size):
+            yield self.collate([self.texts[number] for number in self.order[begin : begin + self.size]])
+
+    def in_order(self, predictions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The predictions for the batches, one after the other, as predictions for the inputs in their own order."""
+        found = list(predictions)
+        if len(found) != len(self.order):
+            raise ValueError(f"{len(self.order)} inputs give {len(found)} predictions")
+        return [one for _, one in sorted(zip(self.order, found, strict=True), key=lambda pair: pair[0])]
 
 
 def predict_texts(
@@ -57,30 +99,54 @@ def predict_texts(
     )
     i = -1
     for i, row in enumerate(rows):
-        yield Text(str(row.get("id", i)), as_text(row[required[0]]), row)
+        texts_of_row = [as_text(row[name]) for name in required]
+        yield Text(str(row.get("id", i)), texts_of_row[0], row, sum(map(len, texts_of_row)))
     if i < 0:
         raise UserError(f'{flag}: nothing to predict for; give --text "..." or a source')
 
 
 @dataclass(frozen=True)
 class PredictLoader:
-    """Batches of texts, read when they are asked for."""
+    """Windows of texts, read when they are asked for; of a `size` of 1, each text by itself."""
 
     texts: Callable[[], Iterable[Text]]
     collate: Callable[[list[Text]], Batch]
     size: int
+    """Texts of a batch."""
     rank: int = 0
     processes: int = 1
+    done: Done = field(default_factory=Done)
+    """What is left out."""
 
-    def __iter__(self) -> Iterator[Batch]:
-        """This process's batches, in order."""
-        texts = iter(self.texts())
-        chunks = iter(lambda: list(islice(texts, self.size)), [])
-        return map(self.collate, islice(chunks, self.rank, None, self.processes))
+    def __iter__(self) -> Iterator[Window]:
+        """This process's windows, in order."""
+        return islice(self._windows(), self.rank, None, self.processes)
 
     def __len__(self) -> int:
-        """Without a length Lightning would read one batch ahead, and a dialogue over a pipe would stand still."""
+        """Without a length Lightning would read one window ahead, and a dialogue over a pipe would stand still."""
         return FOREVER
+
+    def _windows(self) -> Iterator[Window]:
+        """All windows, each with a digest of all inputs up to its end."""
+        texts, seen, count = iter(self.texts()), blake2b(digest_size=16), self.done.inputs
+
+        def take(size: int) -> list[Text]:
+            taken = list(islice(texts, size))
+            for text in taken:
+                seen.update(json.dumps([text.id, dict(text.row)], default=str).encode())
+            return taken
+
+        rows = self.size * WINDOW if self.size > 1 else 1
+        for begin in range(0, count, rows):
+            take(min(rows, count - begin))
+        if count and seen.hexdigest() != self.done.digest:
+            raise UserError(
+                f"--data.predict: the first {count:,} inputs aren't those that --output has predictions for; give "
+                "another --output to start anew"
+            )
+        while window := take(rows):
+            count += len(window)
+            yield Window(window, self.collate, self.size, Done(count, seen.hexdigest()))
 
 
 def text_batch(texts: list[Text], tokenizer: PreTrainedTokenizerFast, max_length: int) -> Batch:

@@ -16,11 +16,10 @@ from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
 from ptm_lightning.data.formats import Row
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.noise import Ints
-from ptm_lightning.data.predict import PredictLoader, Text, predict_texts
+from ptm_lightning.data.predict import Text, predict_texts
 from ptm_lightning.data.seq2seq import Ragged, closed_frame, prompt_batch, seq2seq_batch
 from ptm_lightning.data.show import show_row
 from ptm_lightning.data.store import TokenStore
-from ptm_lightning.data.task_data import PREDICT_ROWS
 from ptm_lightning.data.tokenizer import frame, raw
 from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
@@ -28,8 +27,6 @@ from ptm_lightning.link import Link
 from ptm_lightning.log import say
 
 TERM = "target_text"
-WINDOW = 64
-"""Batches of texts to predict for that are sorted by length together."""
 Longest = tuple[int, int]
 """Tokens of the longest source and of the longest target, without special tokens."""
 
@@ -134,6 +131,10 @@ class TargetTextData(ExampleData, ABC):
     prefix: str | None = None
     """What is put before each source. Default: what a pretrained T5 was trained with, else nothing."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._cut = self._asked = 0
+
     @property
     @abstractmethod
     def purpose(self) -> str:
@@ -215,23 +216,22 @@ class TargetTextData(ExampleData, ABC):
         columns = {ours: theirs for ours, theirs in (self.columns or {}).items() if ours != target}
         return predict_texts(self.predict, self.text, columns, required=(source,))
 
-    def predict_dataloader(self) -> PredictLoader:
-        """Windows of texts, in their order; a batch_size of 1 answers each at once."""
-        loader = super().predict_dataloader()
-        return replace(loader, size=loader.size * WINDOW if loader.size > 1 else 1)
-
     def predict_batch(self, texts: list[Text]) -> Batch:
-        """A window of sources."""
+        """Sources."""
         around, longest, prefix = self.frames[0], self.longest[0], self.used_prefix()
         coded = raw(self.hf_tokenizer).encode_batch_fast(
             [prefix + text.text for text in texts], add_special_tokens=False
         )
-        if cut := sum(len(row) > longest for row in coded):
-            say(f"--data.max_length {self.max_length}: cuts {cut:,} of {len(texts):,} texts to predict for")
+        self._cut += sum(len(row) > longest for row in coded)
+        self._asked += len(texts)
         rows = [[*around.before, *row.ids[:longest], *around.after] for row in coded]
-        batch = prompt_batch(rows, texts, self.hf_tokenizer.pad_token_id)
-        batch["at_once"] = self.batch_size or PREDICT_ROWS
-        return batch
+        return prompt_batch(rows, texts, self.hf_tokenizer.pad_token_id)
+
+    def teardown(self, stage: str) -> None:
+        """Says what was cut of the texts to predict for."""
+        if self._cut:
+            say(f"--data.max_length {self.max_length}: cuts {self._cut:,} of {self._asked:,} texts to predict for")
+        self._cut = self._asked = 0
 
     # For people
 

@@ -16,7 +16,7 @@ from ptm_lightning.data.corpus_text import CorpusSettings
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.loader import Batches, Share, StepBatches, StepLoader, data_loader, sum_over_processes
 from ptm_lightning.data.plan import Plan, StepPlan
-from ptm_lightning.data.predict import PredictLoader, Text, predict_texts
+from ptm_lightning.data.predict import PREDICT_ROWS, Done, PredictLoader, Text, predict_texts
 from ptm_lightning.data.show import show_row
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import frame
@@ -25,9 +25,6 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding
 from ptm_lightning.limits import steps_of_run
 from ptm_lightning.link import Link
-
-PREDICT_ROWS = 32
-"""Texts of a batch to predict for, where batch_size doesn't say it."""
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
@@ -86,6 +83,8 @@ class TaskData(LightningDataModule):
         """Of a mixture, for all of its parts."""
         self.given_tokenizer: PreTrainedTokenizerFast | None = None
         """The model's, as it is before it gets new words."""
+        self.done = Done()
+        """The inputs that `predict` leaves out."""
         if (self.batch_tokens is None) == (self.batch_size is None):
             if self.batch_size is None:
                 raise UserError("--data.batch_tokens or --data.batch_size: give one of them")
@@ -185,10 +184,9 @@ class TaskData(LightningDataModule):
         return self._share(self.evaluation_batches("test"))
 
     def predict_dataloader(self) -> PredictLoader:
-        """The texts to predict for, in their order."""
-        trainer = self._trainer
-        size = self.batch_size or PREDICT_ROWS
-        return PredictLoader(self.predict_inputs, self.predict_batch, size, trainer.global_rank, trainer.world_size)
+        """The texts to predict for, window by window."""
+        size, rank, processes = self.batch_size or PREDICT_ROWS, self._trainer.global_rank, self._trainer.world_size
+        return PredictLoader(self.predict_inputs, self.predict_batch, size, rank, processes, self.done)
 
     # The plan
 

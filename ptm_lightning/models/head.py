@@ -30,14 +30,25 @@ class HeadLabels:
 
 def label_names(config: PreTrainedConfig) -> list[str]:
     """The names that a pretrained head has for its labels; none if they are generic."""
-    by_number: dict[Any, str] = config.id2label or {}
-    names = [by_number[number] for number in sorted(by_number, key=int)]
+    names = _names(config)
     return [] if all(name.startswith(GENERIC) for name in names) else names
 
 
 def backbone_labels(name: str) -> list[str]:
     """The label names of a pretrained network, a folder or a hub name; none if they are generic."""
     return label_names(AutoConfig.from_pretrained(name, trust_remote_code=False))
+
+
+def told_by_head(config: PreTrainedConfig) -> dict[str, Any]:
+    """The `labels` and the `problem_type` of a pretrained head, where no data tell them."""
+    names = _names(config)
+    kind = config.problem_type or ("regression" if len(names) == 1 else "single_label_classification")
+    return {"labels": [] if kind == "regression" else names, "problem_type": kind}
+
+
+def _names(config: PreTrainedConfig) -> list[str]:
+    by_number: dict[Any, str] = config.id2label or {}
+    return [by_number[number] for number in sorted(by_number, key=int)]
 
 
 def renew_head(network: PreTrainedModel, fresh: PreTrainedModel) -> None:

@@ -1,0 +1,70 @@
+"""predict for every task on rows: from files, standard input and --text; by a run and by the folder that it exports."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ptm_lightning.tasks import QuestionAnswering
+
+from ptm_lightning.__main__ import main
+from ptm_lightning.plugins import find_class
+from ptm_lightning.task import Task
+from ptm_lightning.testing_case import tiny
+from ptm_lightning.text_generation import TextGeneration
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+TEXTS = [" ".join(WORDS[i % 10] for i in range(n, n + 1 + 5 * n % 7)) for n in range(30)]
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "SequenceClassification": [{"text": text, "label": text.split()[0]} for text in TEXTS],
+    "SequenceClassification, several": [{"text": text, "label": text.split()[:2]} for text in TEXTS],
+    "SequenceClassification, numbers": [{"text": text, "label": len(text) / 7} for text in TEXTS],
+    "TokenClassification": [
+        {"tokens": text.split(), "tags": ["B-ODD" if word in WORDS[::2] else "O" for word in text.split()]}
+        for text in TEXTS
+    ],
+    "QuestionAnswering": [
+        {"question": "Where?", "context": f"{text} here", "answers": {"text": [], "answer_start": []}}
+        if n % 3 == 0
+        else {"question": "Which?", "context": text, "answers": {"text": [text[:3]], "answer_start": [0]}}
+        for n, text in enumerate(TEXTS)
+    ],
+    "Summarization": [{"document": text, "summary": text.split()[-1]} for text in TEXTS],
+    "Translation": [{"en": text, "de": text.upper()} for text in TEXTS],
+}
+
+
+def predicted(output: Path, *command: str) -> list[dict[str, Any]]:
+    assert main(["predict", *command, f"--output={output}", "--trainer.accelerator=cpu"]) == 0
+    lines = output.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line, parse_float=lambda number: round(float(number), 4)) for line in lines]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_from_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One window, in batches of four rows of like length."""
+    monkeypatch.chdir(tmp_path)
+    task, rows = find_class(name.partition(",")[0], Task, "--model"), ROWS[name]
+    lines = [json.dumps({"id": f"row {n}"} | row) + "\n" for n, row in enumerate(rows)]
+    Path("rows.jsonl").write_text("".join(lines))
+    small = [f"--model.overrides={json.dumps(tiny(task.architecture))}", "--data.vocab_size=300"]
+    sizes = ["--data.max_length=24", "--data.batch_size=4"]
+    if issubclass(task, TextGeneration):
+        sizes += ["--data.max_target_length=24"]
+    short = ["--trainer.max_steps=1", "--trainer.num_sanity_val_steps=0", "--trainer.accelerator=cpu"]
+    source = ["--data.train=rows.jsonl", "--model", task.__name__]
+    assert main(["fit", *source, *small, *sizes, *short, "--run_dir=run"]) == 0
+
+    by_file = predicted(Path("a.jsonl"), "--run_dir=run", "--data.predict=rows.jsonl")
+    assert [row["id"] for row in by_file] == [f"row {n}" for n in range(30)]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("".join(lines).encode())))
+    assert predicted(Path("b.jsonl"), "--run_dir=run", "--data.predict=-") == by_file
+    exported = ["--model", task.__name__, "--model.backbone=run/model", *sizes]
+    assert predicted(Path("c.jsonl"), *exported, "--data.predict=rows.jsonl") == by_file
+
+    if task is QuestionAnswering:
+        assert main(["predict", "--run_dir=run", "--text", "Where?"]) == 2
+        return
+    (by_text,) = predicted(Path("d.jsonl"), "--run_dir=run", "--text", TEXTS[4])
+    assert by_text["prediction"] == by_file[4]["prediction"]
