@@ -16,7 +16,7 @@ from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError, suggest
 from ptm_lightning.export import export
 from ptm_lightning.files import disk_is_full
-from ptm_lightning.fitting import RUNS, fit, layers_of
+from ptm_lightning.fitting import RUNS, layers_of
 from ptm_lightning.inspection import print_batches
 from ptm_lightning.log import say, set_up_logging
 from ptm_lightning.manual import first_line, print_help
@@ -30,6 +30,7 @@ from ptm_lightning.run import (
     read_config,
     read_state,
 )
+from ptm_lightning.seeds import fit_seeds
 from ptm_lightning.summary import print_metrics
 from ptm_lightning.task import Task
 
@@ -55,7 +56,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
         return 0
     try:
         if command == "fit":
-            return fit(own, rest)
+            return fit_seeds(own, rest)
         if command in ("list", "export") and rest:
             raise UserError(f"{rest[0]}: {command} has no such flag (python -m ptm_lightning {command} --help)")
         if command == "list":

@@ -48,7 +48,7 @@ def own_flags(command: str) -> argparse.ArgumentParser:
         metavar="FILE_OR_MODULE",
         help="code of your own with tasks or callbacks (it is run); repeatable",
     )
-    parser.set_defaults(config=[], model=None, data=None, run_dir=None, seed=None)
+    parser.set_defaults(config=[], model=None, data=None, run_dir=None, seed=None, seeds=None)
     if command not in ("list", "export"):
         _add_settings(parser)
     if command == "fit":
@@ -93,6 +93,13 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help="start from the network, weights and tokenizer of another run (its best checkpoint), of a checkpoint "
         "file, of a transformers folder, or of a model on the hub",
+    )
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="a run for each seed, one after another below the run folder: how many, or several seeds themselves",
     )
     add("--max_tokens", type=_number, metavar="N", help="end after this many tokens (20e6)")
     add(
