@@ -33,6 +33,7 @@ from ptm_lightning.run import (
     write_config,
     write_state,
 )
+from ptm_lightning.scores import SPLITS, data_digest
 from ptm_lightning.summary import how_to_resume, print_summary
 
 RUNS = Path("runs")
@@ -180,6 +181,7 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
         if trainer.is_global_zero and not own.dry_run:
             write_state(folder, {**state, "state": outcome})
     if trainer.is_global_zero:
+        write_state(folder, {"data": {split: data_digest(data, split) for split in SPLITS}})
         print_summary(folder, task, data)
     return 0
 

@@ -54,7 +54,7 @@ class RunState(TypedDict, total=False):
     task: str
     state: State
     seeds: list[int]
-    """The runs of several seeds lie in the folder, each in one of its own."""
+    data: dict[str, str | None]
     version: str
     created: str
     best: dict[str, Any]
