@@ -33,10 +33,12 @@ class Evaluation:
     def over_processes(self, strategy: Strategy, processes: int) -> tuple[RunningSums, list[Record]]:
         """The sums over all processes, and the records of all examples, each once and in their order."""
         if processes == 1:
-            return self.sums, in_order(self.records)
+            self.records = in_order(self.records)
+            return self.sums, self.records
         parts: list[Any] = [None] * processes
         torch.distributed.all_gather_object(parts, self.records)
-        return self.sums.over_processes(strategy), in_order(record for part in parts for record in part)
+        self.records = in_order(record for part in parts for record in part)
+        return self.sums.over_processes(strategy), self.records
 
 
 def in_order(records: Iterable[Record]) -> list[Record]:

@@ -43,6 +43,9 @@ class TextGeneration(FineTuning, ABC):
         "n_best",
     )
 
+    sentence_measure: ClassVar[str] = "sentence_score"
+    """What `sentence_score` is called."""
+
     architecture: str = "bart"
     """What to build from scratch when there is no backbone: a transformers model type, such as bart, t5 or marian."""
     label_smoothing: float = 0.0
@@ -200,6 +203,11 @@ class TextGeneration(FineTuning, ABC):
     def score(self, records: Sequence[Record]) -> dict[str, float]:
         """The task's metrics over all answers."""
         return self.measure(*([record[name] for record in records] for name in ("source", "answer", "reference")))
+
+    def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:
+        """The metric of each answer."""
+        worth = {record["example"]: self.sentence_score(record["answer"], record["reference"]) for record in records}
+        return {self.sentence_measure: worth}
 
     # Answers
 

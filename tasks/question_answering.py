@@ -34,7 +34,13 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record
 from ptm_lightning.finetuning import FineTuning
 from ptm_lightning.log import say
-from ptm_lightning.metrics.question_answering import Answered, Units, answer_scores, best_threshold
+from ptm_lightning.metrics.question_answering import (
+    Answered,
+    Units,
+    answer_scores,
+    best_threshold,
+    question_scores,
+)
 from ptm_lightning.spans import Found, best_over_rows, candidates_of_rows
 from ptm_lightning.terms import Term, Terms
 
@@ -189,11 +195,16 @@ class QuestionAnswering(FineTuning):
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
         """Exact match and F1; while training, the threshold of no answer is set to what is best for them."""
-        by_question = groupby(records, key=lambda record: record["question"])
-        answered = [_over_windows(list(windows)) for _, windows in by_question]
+        answered = list(_by_question(records).values())
         if self.trainer.state.fn == "fit":
             self.keep(**{THRESHOLD: best_threshold(answered, self.f1_units)})
         return answer_scores(answered, self.threshold, self.f1_units)
+
+    def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:
+        """Exact match and F1 of each question."""
+        answered = _by_question(records)
+        found = question_scores(answered.values(), self.threshold, self.f1_units)
+        return {name: dict(zip(answered, values, strict=True)) for name, values in found.items()}
 
     def best_by(self) -> tuple[str, Literal["min", "max"]]:
         """F1."""
@@ -264,6 +275,12 @@ class QuestionAnswering(FineTuning):
             "doubt": no_answer - found[0].score if found else None,
             "answers": answers,
         }
+
+
+def _by_question(records: Sequence[Record]) -> dict[int, Answered]:
+    """What is found for each question, by its number."""
+    windows = groupby(records, key=lambda record: record["question"])
+    return {question: _over_windows(list(mine)) for question, mine in windows}
 
 
 def _over_windows(records: Sequence[Record]) -> Answered:

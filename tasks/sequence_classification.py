@@ -169,6 +169,18 @@ class SequenceClassification(FineTuning):
             return multi_label_scores(logits.sigmoid(), labels.long(), torch.tensor(self.thresholds))
         return classification_scores(logits.softmax(dim=-1), labels.long())
 
+    def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:
+        """Whether each label is right, or all labels are; of numbers the absolute error."""
+        logits, labels = (torch.stack([record[name] for record in records]) for name in ("logits", "label"))
+        kind, name = self._link.problem_type, "accuracy"
+        if kind == "regression":
+            name, worth = "mae", (logits.squeeze(-1) - labels).abs()
+        elif kind == "multi_label_classification":
+            worth = ((logits.sigmoid() >= torch.tensor(self.thresholds)) == labels.bool()).all(dim=-1).float()
+        else:
+            worth = (logits.argmax(dim=-1) == labels).float()
+        return {name: dict(zip((record["example"] for record in records), worth.tolist(), strict=True))}
+
     @property
     def thresholds(self) -> list[float]:
         """The probability from which on each of several labels is predicted: what was best on the validation data."""

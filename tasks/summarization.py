@@ -35,6 +35,7 @@ class Summarization(TextGeneration):
     """
 
     data_class: ClassVar[type[TaskData]] = SummarizationData
+    sentence_measure: ClassVar[str] = "rougeL"
     headline: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL", "rougeL_lead3")
 
     def measure(self, sources: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:

@@ -149,9 +149,17 @@ class TokenClassification(FineTuning):
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
         """Precision, recall and F1 of entities, and the accuracy of tags."""
-        sentences = [list(windows) for _, windows in groupby(records, key=lambda record: record["sentence"])]
-        guessed = [_whole(windows) for windows in sentences]
-        return entity_scores([windows[0]["right"] for windows in sentences], guessed)
+        right, guessed = zip(*_sentences(records).values(), strict=True)
+        return entity_scores(right, guessed)
+
+    def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:
+        """F1 of the entities of each sentence, 1 if it has none and none is found; or the share of its right tags."""
+        name = "f1" if marks_entities(self._link.labels) else "accuracy"
+        worth = {
+            sentence: entity_scores([right], [guessed]).get(name, 1.0)
+            for sentence, (right, guessed) in _sentences(records).items()
+        }
+        return {f"sentence_{name}": worth}
 
     def best_by(self) -> tuple[str, Literal["min", "max"]]:
         """F1 of entities, or the accuracy of tags that mark none."""
@@ -212,6 +220,13 @@ def _by_row(batch: Batch, *columns: Sequence[Any]) -> Iterator[list[Any]]:
     counts = torch.bincount(batch["target_index"] // width, minlength=rows).tolist()
     targets = zip(*columns, strict=True)
     return (list(islice(targets, count)) for count in counts)
+
+
+def _sentences(records: Sequence[Record]) -> dict[int, tuple[list[str], list[str]]]:
+    """By the sentence's number, its right tags and those that it gets."""
+    by_number = groupby(records, key=lambda record: record["sentence"])
+    sentences = {number: list(windows) for number, windows in by_number}
+    return {number: (windows[0]["right"], _whole(windows)) for number, windows in sentences.items()}
 
 
 def _whole(windows: Sequence[Record]) -> list[str]:

@@ -59,6 +59,9 @@ def overlap(found: Sequence[str], right: Sequence[str]) -> float:
     return 2 * shared / (len(found) + len(right))
 
 
+MEASURES: dict[str, Callable[[Sequence[str], Sequence[str]], float]] = {"exact_match": exact, "f1": overlap}
+
+
 def answer_scores(answered: Iterable[Answered], threshold: float | None, units: Units = "auto") -> dict[str, float]:
     """Exact match and F1 in percent; with unanswerable questions also for both kinds apart, and at the best threshold.
 
@@ -78,7 +81,7 @@ def answer_scores(answered: Iterable[Answered], threshold: float | None, units: 
     given = [threshold is None or question.doubt <= threshold for question in questions]
     has = [bool(question.right) for question in questions]
     scores: dict[str, float] = {}
-    for name, measure in (("exact_match", exact), ("f1", overlap)):
+    for name, measure in MEASURES.items():
         kept = [_best(question.text, question.right, split, measure) for question in questions]
         empty = [_best("", question.right, split, measure) for question in questions]
         values = [a if answers else b for a, b, answers in zip(kept, empty, given, strict=True)]
@@ -90,6 +93,21 @@ def answer_scores(answered: Iterable[Answered], threshold: float | None, units: 
         scores["no_answer_accuracy"] = _percent([v for v, there in zip(values, has, strict=True) if not there])
         scores[f"best_{name}"], _ = _best_threshold([question.doubt for question in questions], kept, empty)
     return scores
+
+
+def question_scores(
+    answered: Iterable[Answered], threshold: float | None, units: Units = "auto"
+) -> dict[str, list[float]]:
+    """Exact match and F1 of each question, in percent: `answer_scores` gives their means."""
+    questions = list(answered)
+    split = splitter(units, (text for question in questions for text in question.right))
+    given = [question.text if threshold is None or question.doubt <= threshold else "" for question in questions]
+    return {
+        name: [
+            100 * _best(text, question.right, split, measure) for text, question in zip(given, questions, strict=True)
+        ]
+        for name, measure in MEASURES.items()
+    }
 
 
 def best_threshold(answered: Iterable[Answered], units: Units = "auto") -> float | None:
