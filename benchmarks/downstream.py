@@ -32,7 +32,7 @@ from ptm_lightning.models.kernels import prepare_cpu
 from ptm_lightning.task import Task
 from ptm_lightning.terms import step_loss
 
-PREDICTED = 64
+PREDICTED = 200
 """Texts that are labelled, or answered, for each step of the job."""
 ANSWER_TOKENS = 32
 SUMMARIZER = {"d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "init_std": 0.06}
@@ -215,13 +215,13 @@ def _timed(job: Job, name: str) -> Iterator[list[str]]:
 
 def _speed(job: Job, name: str) -> dict[str, float]:
     found = json.loads((Path(job.folder) / f"{name}.json").read_text())
-    return {"answers_per_second": len(found["answers"]) / found["seconds"]}
+    return {"answers_per_second": len(found["answers"]) / float(found["seconds"])}
 
 
 def same_answers(folder: Path, one: str, other: str) -> float:
     """The share of answers that two ways of answering have in common, of a benchmark's folder."""
     pairs = zip(*(json.loads((folder / f"{name}.json").read_text())["answers"] for name in (one, other)), strict=True)
-    same = [mine == theirs for mine, theirs in pairs]
+    same: list[bool] = [mine == theirs for mine, theirs in pairs]
     return sum(same) / len(same)
 
 

@@ -115,4 +115,4 @@ def _replace_hidden(output: Any, index: Tensor) -> Any:
 
 
 def _gather(hidden: Tensor, index: Tensor) -> Tensor:
-    return hidden.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, index.shape)
+    return hidden.flatten(0, 1).index_select(0, index.flatten()).view(*index.shape, -1)
