@@ -2,12 +2,14 @@
 
     python benchmarks/bench.py                                     on the text that Python carries
     python benchmarks/bench.py --text corpus.jsonl.gz --json bench.json
-    python benchmarks/bench.py --suite objectives                  one of: training, costs, objectives
+    python benchmarks/bench.py --suite objectives                  one of: training, costs, objectives, tasks
     python benchmarks/bench.py --quick                             shows that it works; its numbers mean nothing
 
 `training` is masked language modelling beside all peers, `costs` what ours costs beyond the network, `objectives` the
 presets at size tiny: data modules against networks, the trainer's loop against a bare one, and causal and permutation
-language modelling beside transformers.Trainer with its own collators.
+language modelling beside transformers.Trainer with its own collators. `tasks` fine-tunes a classifier beside
+transformers.Trainer, labels texts beside its pipeline, and summarizes beside generate on batches in the data's order;
+its rows are built in, or given by --labelled and --summaries.
 
 Speed is useful tokens per second: padding isn't counted, nor are the first steps. Each measurement is a process of its
 own, so that no setting leaks into another; ours and the peers take turns, and a ratio is that of one turn. Nothing is
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from clock import Job
+from downstream import same_answers
 
 HERE = Path(__file__).parent
 PEERS = {"trainer": "transformers.Trainer", "lightning": "plain Lightning"}
@@ -38,7 +41,14 @@ GOALS = {("rows", "fp32"): 6.0, ("rows", "bf16"): 4.0}
 PRESETS = ("bert", "roberta", "albert", "gpt", "xlnet", "t5", "bart", "electra")
 PEER_PRESETS = ("gpt", "xlnet")
 """Those whose peer is no masked language modelling."""
-SUITES = ("training", "costs", "objectives")
+SUITES = ("training", "costs", "objectives", "tasks")
+FINE_TUNING = {"trainer": ("padded to the longest allowed", 6.0), "grouped": ("its best flags", 2.0)}
+"""What the peers of fine-tuning are called, and what ours is to reach against them in fp32."""
+ANSWERING = {
+    ("predict", "pipeline"): ("labels, over pipeline", 4.0),
+    ("answer", "generate"): ("summaries, over generate", 2.0),
+}
+"""The same for answering: ours and the peer."""
 LOADER_GOAL = 10
 """Times as fast as the network trains on batches, these are to be prepared."""
 BUSY = 0.3
@@ -50,7 +60,7 @@ Numbers = dict[str, float]
 
 
 def work(file: str, job: Job) -> Numbers:
-    """Runs a job of `peers.py`, `limits.py` or `objectives.py` in a process of its own.
+    """Runs a job of `peers.py`, `limits.py`, `objectives.py` or `downstream.py` in a process of its own.
 
     Raises:
         SystemExit: It failed; with the end of what it said.
@@ -178,10 +188,35 @@ def objectives(job: Job, precisions: Sequence[str], pairs: int) -> dict[str, Any
     return results
 
 
+def tasks(job: Job, summaries: list[str], pairs: int) -> dict[str, Any]:
+    """Fine-tuning in fp32, predicting and answering."""
+    results: dict[str, Any] = {"classifier": work("downstream.py", job)}
+    check_agreement(job, "downstream.py")
+    turns = results["training"] = measure(job, pairs, "downstream.py", FINE_TUNING)
+    print("\nfine-tuning a classifier, fp32: ours over transformers.Trainer, useful tokens per second")
+    for peer, (name, goal) in FINE_TUNING.items():
+        print(f"  {name:<40}{spread(ratios(turns, peer))}   goal {goal:g}", flush=True)
+    results["summarizer"] = work("downstream.py", replace(job, what="prepare_answers", text=summaries))
+    print("\nanswers per second, loading the network included")
+    for (ours, peer), (name, goal) in ANSWERING.items():
+        turns = {what: [] for what in (ours, peer)}
+        for _ in range(pairs):
+            for what, found in turns.items():
+                found.append(work("downstream.py", replace(job, what=what)))
+        pairs_of = zip(turns[ours], turns[peer], strict=True)
+        faster = [mine["answers_per_second"] / theirs["answers_per_second"] for mine, theirs in pairs_of]
+        same = same_answers(Path(job.folder), ours, peer)
+        print(f"  {name:<40}{spread(faster)}   goal {goal:g}; {same:.1%} of the answers are the same", flush=True)
+        results[ours] = {"turns": turns, "ratios": faster, "same": same}
+    return results
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", nargs="+", default=["builtin:python"], metavar="PATH")
+    parser.add_argument("--labelled", nargs="+", default=["builtin:modules"], metavar="PATH", help="text and label")
+    parser.add_argument("--summaries", nargs="+", default=["builtin:summaries"], metavar="PATH")
     parser.add_argument("--suite", nargs="+", choices=SUITES, default=SUITES, help="default: all")
     parser.add_argument("--precision", nargs="+", choices=TOLERANCES, help="default: both; with --quick, fp32")
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps of a measurement")
@@ -207,6 +242,8 @@ def main(given: Sequence[str] | None = None) -> int:
             results["costs"] = costs(job, pairs)
         if "objectives" in own.suite:
             results["objectives"] = objectives(replace(job, size="tiny"), precisions, pairs)
+        if "tasks" in own.suite:
+            results["tasks"] = tasks(replace(job, text=own.labelled), own.summaries, pairs)
     if own.json:
         own.json.write_text(json.dumps(results, indent=1) + "\n")
     return 0

@@ -114,7 +114,7 @@ def trainer(job: Job, padding: str, **arguments: Any) -> dict[str, float]:
 
 def agree(job: Job) -> dict[str, float]:
     """Loss and gradient of ours and of transformers' own loss on one batch, same weights, no dropout."""
-    data = _our_data(job)
+    data = _our_data(job, tokenizer=str(_classifier(job)))
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
     task = SequenceClassification(backbone=str(_classifier(job)))
@@ -144,8 +144,8 @@ def pipeline(job: Job) -> dict[str, float]:
     import transformers
 
     make: Any = transformers.pipeline
-    classify = make("text-classification", model=str(_classifier(job)), device="cpu", batch_size=ROWS)
     with _timed(job, "pipeline") as answers:
+        classify = make("text-classification", model=str(_classifier(job)), device="cpu", batch_size=ROWS)
         answers += [found["label"] for found in classify(_texts(job), truncation=True, max_length=job.max_length)]
     return _speed(job, "pipeline")
 
@@ -165,10 +165,9 @@ def generate(job: Job) -> dict[str, float]:
     """The same by transformers' generate on batches in the order of the data."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    folder = Path(job.folder) / "summarizer"
-    tokenizer, network = AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    folder, documents = Path(job.folder) / "summarizer", _documents(job)
     with _timed(job, "generate") as answers:
-        documents = _documents(job)
+        tokenizer, network = AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
         for begin in range(0, len(documents), ROWS):
             options: Any = {"padding": True, "truncation": True, "max_length": 256, "return_tensors": "pt"}
             inputs = tokenizer(documents[begin : begin + ROWS], **options)

@@ -106,6 +106,8 @@ class ExampleData(TaskData, ABC):
     def model_labels(self) -> tuple[list[str], list[str]]:
         """The labels that the model has been trained for, and those of a pretrained network that it starts from."""
         task: Any = self.trainer.lightning_module if self.trainer is not None else None
+        if task is None:
+            return [], []
         if task.link is not None:
             return list(task.link.labels), []
         return [], backbone_labels(task.backbone) if task.backbone else []
