@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GenerationConfig, PreTrainedModel
 
+from ptm_lightning.greedy import can_go_in_rounds, greedy_answers
+
 LOGITS = 2**25
 """Of so many at a time answers are scored: 128 MB."""
 
@@ -192,7 +194,11 @@ def _generated(network: Any, ids: Tensor, mask: Tensor, config: GenerationConfig
     training = network.training
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        out: Tensor = network.eval().generate(ids, attention_mask=mask, generation_config=config)
+        network.eval()
+        if can_go_in_rounds(network, config):
+            out = greedy_answers(network, ids, mask, config)
+        else:
+            out = network.generate(ids, attention_mask=mask, generation_config=config)
     network.train(training)
     return out
 
