@@ -1,4 +1,4 @@
-"""Fine-tuning with adapters (LoRA): the contract, through the command line, with rates by layer, and what is refused."""
+"""Fine-tuning with adapters (LoRA): the contract, the command line, rates by layer, and what is refused."""
 
 import json
 from pathlib import Path
@@ -133,7 +133,9 @@ def test_rates_by_layer_and_frozen_layers(tmp_path: Path):
 def test_from_a_run(run: str, more: list[str], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     settings = [f"--init_from={run}", "--model.learning_rate=1e-9", f"--run_dir={tmp_path / 'run'}", *more]
     assert main([*FIT, *settings, "--trainer.max_steps=1"]) == 0
-    assert said in capfd.readouterr().err.splitlines()
+    screen = capfd.readouterr().err
+    assert said in screen.splitlines()
+    assert ("are trained" in screen) == (run == "whole")
     start = AutoModelForSequenceClassification.from_pretrained(f"{run}/model")
     end = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
     torch.testing.assert_close(logits(end, f"{run}/model"), logits(start, f"{run}/model"), atol=1e-5, rtol=0)
