@@ -72,8 +72,9 @@ def describe(trainer: Trainer, module: Any, done_steps: int = 0) -> tuple[dict[s
         seconds = (budget.max_hours or 0) * 3600
     elif done_steps:
         steps += f"; {done_steps:,} are done"
+    parameters = f"{compact(weights.total)}, {compact(weights.embeddings)} of them in embeddings"
     lines = {
-        "parameters": f"{compact(weights.total)}, {compact(weights.embeddings)} of them in embeddings{_trained(module)}",
+        "parameters": parameters + _trained(module),
         "tokens": tokens,
         "steps": steps,
         "memory": f"about {_size(needed)}" + (f", {_size(free)} free" if free is not None else ""),
