@@ -53,6 +53,8 @@ class FineTuning(Task, ABC):
             raise UserError(f"--model.layer_decay {self.layer_decay}: give a factor above 0 and at most 1, such as 0.9")
         if self.lora_rank < 0:
             raise UserError(f"--model.lora_rank {self.lora_rank}: give 1 or more, such as 8")
+        if self.lora_alpha is not None and self.lora_alpha <= 0:
+            raise UserError(f"--model.lora_alpha {self.lora_alpha}: give a number above 0, such as 16")
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"--model.lora_dropout {self.lora_dropout}: give a share below 1, such as 0.1")
         for name in ("lora_alpha", "lora_dropout", "lora_targets"):

@@ -145,6 +145,7 @@ MISTAKES = [
     (["--model.lora_rank=2"], "--model.lora_rank: adapts a pretrained network; give --init_from or --model.backbone"),
     (["--model.lora_rank=-1"], "--model.lora_rank -1: give 1 or more, such as 8"),
     (["--model.lora_alpha=2"], "--model.lora_alpha: only adapters have one; give --model.lora_rank too"),
+    (["--model.lora_rank=2", "--model.lora_alpha=0"], "--model.lora_alpha 0.0: give a number above 0, such as 16"),
     (["--model.lora_targets", "query"], "--model.lora_targets: only adapters have one; give --model.lora_rank too"),
     (
         ["--model.lora_rank=2", "--model.lora_dropout=1"],

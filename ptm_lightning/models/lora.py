@@ -127,7 +127,7 @@ def _targets(network: PreTrainedModel, asked: Sequence[str] | None, beside: Call
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and module is not vocabulary and not beside(f"{name}.weight")
     ]
-    if asked is None:
+    if not asked:
         return linear
     for target in asked:
         if not any(_is_called(name, target) for name in linear):
