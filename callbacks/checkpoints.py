@@ -66,7 +66,8 @@ class Checkpoints(StepEnd):
         if not trainer.is_global_zero:
             return
         folder, averaged = checkpoint_folder(trainer), getattr(pl_module, "ema", None) is not None
-        size = sum(p.numel() for p in pl_module.parameters()) * (BYTES_PER_PARAMETER + 4 * averaged)
+        sizes = [(p.numel(), BYTES_PER_PARAMETER if p.requires_grad else 4) for p in pl_module.parameters()]
+        size = sum(numbers * (each + 4 * averaged) for numbers, each in sizes)
         there = sum(path.stat().st_size for path in step_files(folder).values())
         needed = max(size, (self.keep_best + self.keep_last + 1) * size - there)
         if (free := free_space(folder)) < needed:

@@ -72,8 +72,9 @@ def describe(trainer: Trainer, module: Any, done_steps: int = 0) -> tuple[dict[s
         seconds = (budget.max_hours or 0) * 3600
     elif done_steps:
         steps += f"; {done_steps:,} are done"
+    parameters = f"{compact(weights.total)}, {compact(weights.embeddings)} of them in embeddings"
     lines = {
-        "parameters": f"{compact(weights.total)}, {compact(weights.embeddings)} of them in embeddings",
+        "parameters": parameters + _trained(module),
         "tokens": tokens,
         "steps": steps,
         "memory": f"about {_size(needed)}" + (f", {_size(free)} free" if free is not None else ""),
@@ -83,6 +84,13 @@ def describe(trainer: Trainer, module: Any, done_steps: int = 0) -> tuple[dict[s
     short = free is not None and needed > free
     advice = "lower --data.batch_tokens (with more --trainer.accumulate_grad_batches), or take a smaller --model.size"
     return lines, f"memory: {lines['memory']}; {advice}" if short else ""
+
+
+def _trained(module: Any) -> str:
+    """How many parameters are trained, if some aren't."""
+    numbers = [(p.numel(), p.requires_grad) for p in module.network.parameters()]
+    trained = sum(number for number, trains in numbers if trains)
+    return "" if all(trains for _, trains in numbers) else f"; {compact(trained)} are trained"
 
 
 def _steps_and_tokens(plan: Any, module: Any) -> tuple[str, str]:

@@ -188,7 +188,7 @@ def export_run(own: argparse.Namespace) -> int:
             f"--plugin: the run's task {name} is not known; name the file it is in; {suggest(name, subclasses(Task))}"
         )
     output = Path(own.output) if own.output else folder / "model"
-    export(checkpoint, output, task, auxiliary=own.auxiliary)
+    export(checkpoint, output, task, auxiliary=own.auxiliary, adapter=own.adapter)
     print(f"{checkpoint} is now a transformers folder: {output}")
     return 0
 

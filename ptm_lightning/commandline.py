@@ -67,6 +67,7 @@ def own_flags(command: str) -> argparse.ArgumentParser:
     if command == "export":
         add("--output", metavar="DIR", help="the folder to make (default: model in the run folder)")
         add("--auxiliary", action="store_true", help="write networks that only training needs too, such as a generator")
+        add("--adapter", action="store_true", help="write the adapters (LoRA) beside the merged model, too")
     return parser
 
 

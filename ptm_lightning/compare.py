@@ -119,8 +119,9 @@ def _print_tests(evaluations: Sequence[Sequence[Evaluated]], sides: Sequence[Sid
     examples = [(side.name, set(each.scores)) for side, found in zip(sides, evaluations, strict=True) for each in found]
     _refuse_others(f"choice of {split} examples", examples)
     ids = list(evaluations[0][0].scores)
-    measures = list(evaluations[0][0].scores[ids[0]]) if ids and len(sides) > 1 else []
-    for measure in measures:
+    if not ids or len(sides) == 1:
+        return
+    for measure in sorted(set.intersection(*(set(each.scores[ids[0]]) for found in evaluations for each in found))):
         print(f"\n{split}, {measure} by example, mean over seeds: paired test on {len(ids):,} with {DRAWS:,} exchanges")
         worth = [_mean_scores(found, ids, measure) for found in evaluations]
         for (ours, a), (theirs, b) in combinations(zip(sides, worth, strict=True), 2):

@@ -18,9 +18,11 @@ from ptm_lightning.checkpoint import KEY, load_checkpoint, read_index
 from ptm_lightning.data.tokenizer import load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import disk_is_full, sync_folder, temporary_path
+from ptm_lightning.finetuning import FineTuning
 from ptm_lightning.link import Link
 from ptm_lightning.model_card import card_data, model_card
 from ptm_lightning.models.build import _quiet_transformers
+from ptm_lightning.models.lora import merge_adapters, save_adapters
 from ptm_lightning.run import read_config
 from ptm_lightning.task import Task
 
@@ -37,6 +39,7 @@ def export(
     *,
     settings: Mapping[str, Any] | None = None,
     auxiliary: bool = False,
+    adapter: bool = False,
 ) -> Path:
     """Writes the folder from which transformers alone loads a checkpoint's model.
 
@@ -51,6 +54,7 @@ def export(
         settings: What the model card says besides what the checkpoint knows: the arguments of "data" and "trainer",
             and the "environment" of the training. Default: `config.yaml` of the run folder, if there is one.
         auxiliary: Also writes the task's auxiliary networks, each to a folder of its own inside.
+        adapter: Also writes the adapters (LoRA), which are merged into the weights, to the folder `adapter` inside.
 
     Returns:
         The folder, as an absolute path.
@@ -72,6 +76,7 @@ def export(
     try:
         with _clear_errors(target):
             fresh.mkdir(parents=True)
+            _merge(task, fresh / "adapter" if adapter else None)
             _write(task, fresh, card)
             if auxiliary:
                 _write_auxiliary(task, fresh)
@@ -126,6 +131,18 @@ def _write(task: Task, folder: Path, card: str) -> None:
         network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _merge(task: Task, folder: Path | None) -> None:
+    """Merges the adapters, and writes them to the folder before."""
+    if not isinstance(task, FineTuning) or task.lora is None:
+        if folder is not None:
+            raise UserError("--adapter: the run has none; train it with --model.lora_rank, or leave the flag out")
+        return
+    assert task.network is not None
+    if folder is not None:
+        save_adapters(task.network, task.lora, task.trained_beside, str(task.backbone), folder)
+    merge_adapters(task.network)
 
 
 def _write_auxiliary(task: Task, folder: Path) -> None:

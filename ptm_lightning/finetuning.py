@@ -10,10 +10,13 @@ from torch import nn
 from ptm_lightning.checkpoint import record_of
 from ptm_lightning.errors import UserError
 from ptm_lightning.models.head import told_by_head
+from ptm_lightning.models.lora import Lora, add_adapters, is_adapter
 from ptm_lightning.optim import adamw
 from ptm_lightning.task import Task
 
 LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.")
+LORA_RATE = 5e-4
+"""Peak learning rate of adapters where none is given."""
 EMBEDDING = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe|shared)(?:\.|$)")
 
 
@@ -23,6 +26,7 @@ class FineTuning(Task, ABC):
     References:
         - layer-wise decay: ULMFiT, 2018, https://arxiv.org/abs/1801.06146; ELECTRA, 2020,
           https://arxiv.org/abs/2003.10555
+        - LoRA, 2021, https://arxiv.org/abs/2106.09685
     """
 
     betas: tuple[float, float] = (0.9, 0.999)
@@ -36,11 +40,28 @@ class FineTuning(Task, ABC):
     """What the rate of each layer is of the one above it, such as 0.9; the embeddings have the lowest."""
     frozen_layers: int = 0
     """Embeddings and so many of the lowest layers stay as they are; -1: all but the head."""
+    lora_rank: int = 0
+    """Trains adapters of this rank beside the pretrained weights (LoRA), and the head; learning_rate is then 5e-4."""
+    lora_alpha: float | None = None
+    """What the adapters add is multiplied with alpha / rank. Default: twice the rank."""
+    lora_dropout: float = 0.0
+    """Share of the adapters' input that is dropped in training."""
+    lora_targets: list[str] | None = None
+    """Names of the linear layers that get adapters, such as query value. Default: all but the head."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"--model.layer_decay {self.layer_decay}: give a factor above 0 and at most 1, such as 0.9")
+        if self.lora_rank < 0:
+            raise UserError(f"--model.lora_rank {self.lora_rank}: give 1 or more, such as 8")
+        if self.lora_alpha is not None and self.lora_alpha <= 0:
+            raise UserError(f"--model.lora_alpha {self.lora_alpha}: give a number above 0, such as 16")
+        if not 0 <= self.lora_dropout < 1:
+            raise UserError(f"--model.lora_dropout {self.lora_dropout}: give a share below 1, such as 0.1")
+        for name in ("lora_alpha", "lora_dropout", "lora_targets"):
+            if getattr(self, name) and not self.lora_rank:
+                raise UserError(f"--model.{name}: only adapters have one; give --model.lora_rank too")
 
     def keep(self, **values: Any) -> None:
         """Writes what training has found into the network's config, which checkpoints and exports carry."""
@@ -66,13 +87,36 @@ class FineTuning(Task, ABC):
         if stage == "predict" and not (self._link.labels or self._link.problem_type):
             self.link = replace(self._link, **told_by_head(self.network.config))
 
+    @property
+    def peak_rate(self) -> float:
+        """The peak learning rate."""
+        return self.learning_rate or (LORA_RATE if self.lora_rank else super().peak_rate)
+
+    @property
+    def lora(self) -> Lora | None:
+        """What the adapters are like; None without them."""
+        alpha = 2 * self.lora_rank if self.lora_alpha is None else self.lora_alpha
+        return Lora(self.lora_rank, alpha, self.lora_dropout, self.lora_targets) if self.lora_rank else None
+
+    def trained_beside(self, name: str) -> bool:
+        """Whether a parameter is trained as a whole, beside adapters: the head, and what was drawn with it."""
+        network: Any = self.network
+        vocabulary = network.get_output_embeddings()
+        pretrained = vocabulary is not None and network.get_parameter(name) in set(vocabulary.parameters())
+        # A network that was pretrained on masked tokens has no pooler.
+        return not pretrained and (is_head(network, name) or "pooler" in name.split("."))
+
     def configure_model(self) -> None:
-        """Builds the network, and freezes what shall stay as it is."""
+        """Builds the network, gives it adapters if asked for, and freezes what shall stay as it is."""
         super().configure_model()
         if self.network is None:
             return
         if self.head_learning_rate and not any(is_head(self.network, n) for n, _ in self.network.named_parameters()):
             raise UserError("--model.head_learning_rate: the network has no head beside its body; leave it out")
+        if self.lora is not None:
+            if self.backbone is None:
+                raise UserError("--model.lora_rank: adapts a pretrained network; give --init_from or --model.backbone")
+            add_adapters(self.network, self.lora, self.trained_beside, self.seed)
         if self.frozen_layers == 0:
             return
         layers = number_of_layers(self.network)
@@ -84,6 +128,9 @@ class FineTuning(Task, ABC):
                 parameter.requires_grad_(False)
         if not any(parameter.requires_grad for parameter in self.network.parameters()):
             raise UserError(f"--model.frozen_layers {self.frozen_layers}: leaves nothing to learn; give fewer")
+        adapters = [parameter for name, parameter in self.network.named_parameters() if is_adapter(name)]
+        if adapters and not any(parameter.requires_grad for parameter in adapters):
+            raise UserError(f"--model.frozen_layers {self.frozen_layers}: leaves no adapter to learn; give fewer")
 
     def optimizer(self) -> Any:
         """AdamW with a rate for each layer."""

@@ -167,6 +167,8 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     try:
         trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
         outcome = "finished"
+        if trainer.is_global_zero:
+            state["data"] = {split: data_digest(data, split) for split in SPLITS}
     except _DryRun:
         print("dry run: everything is in place; nothing was trained")
         return 0
@@ -181,7 +183,6 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
         if trainer.is_global_zero and not own.dry_run:
             write_state(folder, {**state, "state": outcome})
     if trainer.is_global_zero:
-        write_state(folder, {"data": {split: data_digest(data, split) for split in SPLITS}})
         print_summary(folder, task, data)
     return 0
 

@@ -52,11 +52,11 @@ def start_run(task: Task, name: str) -> None:
         _take_arguments(task, {"backbone": name, "overrides": None})
         return
     saved = load_checkpoint(checkpoint)
-    if other := _other_head(task, saved):
+    if why := _needs_export(task, saved):
         folder = checkpoint.parent.parent / "model"
         if not (folder / "config.json").exists():
-            raise UserError(f"--init_from {name}: is an {other}; export it and give --init_from the folder")
-        say(f"--init_from {name}: is an {other}; starting from {folder} with a new head")
+            raise UserError(f"--init_from {name}: {why}; export it and give --init_from the folder")
+        say(f"--init_from {name}: {why}; starting from {folder}")
         _take_arguments(task, {"backbone": str(folder), "overrides": None})
         return
     _start_from(task, checkpoint, saved)
@@ -64,11 +64,15 @@ def start_run(task: Task, name: str) -> None:
     task.link = replace(task.link, new_tokens={})  # to this run they are tokens like all others
 
 
-def _other_head(task: Task, saved: dict[str, Any]) -> str | None:
-    """The auto class of a checkpoint's network, if it isn't the task's."""
+def _needs_export(task: Task, saved: dict[str, Any]) -> str | None:
+    """Why the weights of a checkpoint aren't the task's as they are; None if they are."""
     own = getattr(task, "auto_class", None)  # a mixture takes what it gets
     theirs: str | None = saved[KEY]["link"].get("auto_class")
-    return theirs if own and theirs != own else None
+    if own and theirs != own:
+        return f"is an {theirs}"
+    if saved["hyper_parameters"].get("lora_rank"):
+        return "has adapters, which are merged in its export"
+    return "gets adapters" if getattr(task, "lora_rank", 0) else None
 
 
 def _take_arguments(task: Task, arguments: dict[str, Any]) -> None:

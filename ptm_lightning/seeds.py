@@ -26,6 +26,8 @@ def fit_seeds(own: argparse.Namespace, rest: list[str]) -> int:
     if own.resume is not None and RUN_DIR not in os.environ:
         folder = run_folder(own)
         own, seeds = _with(own, resume=str(folder)), seeds_of(folder)
+        if seeds and own.seed is not None:
+            raise UserError(f"--seed {own.seed}: {folder} has seeds of its own; leave it out, or name one of its runs")
     if not seeds:
         return fit(own, rest)
     if own.resume is None:

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from torch import nn
 
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
@@ -98,11 +101,13 @@ def _others(case: Case, section: str, name: str, hint: Any, known: Mapping[str, 
 
 
 def _known_alternatives(case: Case) -> dict[str, Any]:
-    """Other values for the arguments of `Task` and `TaskData` whose type alone suggests none."""
+    """Other values for the arguments of the core's classes whose type alone suggests none."""
     train, other, test = (case.source(name) for name in ("train", "other", "test"))
     columns = str(case.folder / "texts" / "columns.jsonl")
     task = case.task()
     first = getattr(case.data(), "fields", ("text",))[0]
+    pretrained = {"backbone": str(_backbone(case)), "overrides": None}
+    adapted = pretrained | {"lora_rank": 2} if find_spec("peft") else {}  # without it they are refused
     return {
         "backbone": str(_backbone(case)),
         "architecture": "roberta" if task.architecture != "roberta" else "bert",
@@ -113,6 +118,10 @@ def _known_alternatives(case: Case) -> dict[str, Any]:
         "weight_decay": 0.5,
         "betas": (0.5, 0.6),
         "ema": 0.5,
+        "lora_rank": Alternative(2, given=pretrained),
+        "lora_alpha": Alternative(1.0, given=adapted),
+        "lora_dropout": Alternative(0.5, given=adapted),
+        "lora_targets": Alternative([_a_linear_layer(case)], given=adapted),
         "train": [other],
         "validation": [other],
         "test": [other],
@@ -131,6 +140,12 @@ def _known_alternatives(case: Case) -> dict[str, Any]:
         "num_workers": 2,
         "cache_dir": str(case.folder / "other_cache"),
     }
+
+
+def _a_linear_layer(case: Case) -> str:
+    network = case.loaded().network
+    assert network is not None
+    return next((name for name, each in network.named_modules() if isinstance(each, nn.Linear)), "")
 
 
 def _backbone(case: Case) -> str:

@@ -114,6 +114,7 @@ def test_a_finished_one_is_left_alone_unless_limits_change(trained: Path, here: 
     assert main(["fit", "--resume=both"]) == 0
     assert (here / "both" / "seed_0" / "metrics.csv").read_text() == before
     assert [weights(run) for run in runs_of(here / "both")] == written
+    assert main(["fit", "--resume=both", "--seed=4"]) == 2
     assert main(["fit", "--resume=both", "--trainer.max_steps=4"]) == 0
     assert [max(step_files(run / "checkpoints")) for run in runs_of(here / "both")] == [4, 4]
 
