@@ -140,9 +140,11 @@ class Task(LightningModule):
 
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
         """The tokenizer that the network is made for, if it isn't built from scratch."""
-        if self.link is not None:
-            return from_text(self.link.tokenizer, self.link.tokenizer_config)
-        return load_tokenizer(self.backbone) if self.backbone else None
+        if self.link is None:
+            return load_tokenizer(self.backbone) if self.backbone else None
+        if self._tokenizer is None or self._tokenizer[0] != self.link.tokenizer:
+            self._tokenizer = self.link.tokenizer, from_text(self.link.tokenizer, self.link.tokenizer_config)
+        return self._tokenizer[1]
 
     def setup(self, stage: str) -> None:
         """Meets the data, readies the network and what makes runs exact."""
