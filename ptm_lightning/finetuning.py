@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ptm_lightning.checkpoint import record_of
+from ptm_lightning.data.formats import Row
 from ptm_lightning.errors import UserError
 from ptm_lightning.models.head import told_by_head
 from ptm_lightning.optim import adamw
@@ -65,6 +66,16 @@ class FineTuning(Task, ABC):
         assert self.network is not None
         if stage == "predict" and not (self._link.labels or self._link.problem_type):
             self.link = replace(self._link, **told_by_head(self.network.config))
+
+    def evaluated(self, example: int) -> Row:
+        """A row that was validated or tested, as it was read.
+
+        Args:
+            example: Its number in the data.
+        """
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        row: Row = next(getattr(data.corpus, self.evaluation.split).rows([example]))
+        return row
 
     def configure_model(self) -> None:
         """Builds the network, and freezes what shall stay as it is."""

@@ -1,7 +1,7 @@
 """TextGeneration: what tasks share that answer a text with another one, such as summarization and translation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -200,6 +200,14 @@ class TextGeneration(FineTuning, ABC):
     def score(self, records: Sequence[Record]) -> dict[str, float]:
         """The task's metrics over all answers."""
         return self.measure(*([record[name] for record in records] for name in ("source", "answer", "reference")))
+
+    def worst(self) -> Iterator[dict[str, Any]]:
+        """Sources, references and answers, by the score of each answer."""
+        texts = [
+            {name: record[name] for name in ("source", "reference", "answer")} for record in self.evaluation.records
+        ]
+        scored = [row | {"score": self.sentence_score(row["answer"], row["reference"])} for row in texts]
+        yield from sorted(scored, key=lambda row: float(row["score"]))
 
     # Answers
 

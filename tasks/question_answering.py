@@ -1,6 +1,6 @@
 """Extractive question answering: the answer is a stretch of a context, or there is none."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from itertools import chain, groupby
 from typing import Any, ClassVar, Literal
@@ -32,9 +32,17 @@ from ptm_lightning.data.tokenizer import raw
 from ptm_lightning.data.windows import Windows, cut_windows
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record
+from ptm_lightning.figures import Figure, threshold_curve
 from ptm_lightning.finetuning import FineTuning
 from ptm_lightning.log import say
-from ptm_lightning.metrics.question_answering import Answered, Units, answer_scores, best_threshold
+from ptm_lightning.metrics.question_answering import (
+    Answered,
+    Units,
+    answer_scores,
+    best_threshold,
+    f1_by_threshold,
+    f1_of_each,
+)
 from ptm_lightning.spans import Found, best_over_rows, candidates_of_rows
 from ptm_lightning.terms import Term, Terms
 
@@ -189,11 +197,28 @@ class QuestionAnswering(FineTuning):
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
         """Exact match and F1; while training, the threshold of no answer is set to what is best for them."""
-        by_question = groupby(records, key=lambda record: record["question"])
-        answered = [_over_windows(list(windows)) for _, windows in by_question]
+        answered = list(_answered(records).values())
         if self.trainer.state.fn == "fit":
             self.keep(**{THRESHOLD: best_threshold(answered, self.f1_units)})
         return answer_scores(answered, self.threshold, self.f1_units)
+
+    def figures(self) -> dict[str, Figure]:
+        """F1 by the threshold of no answer, if there are questions without one."""
+        answered = list(_answered(self.evaluation.records).values())
+        if all(question.right for question in answered):
+            return {}
+        return {"threshold": threshold_curve(*f1_by_threshold(answered, self.f1_units), self.threshold)}
+
+    def worst(self) -> Iterator[dict[str, Any]]:
+        """Questions by the F1 of what is found, and the answer that is surest first."""
+        answered = _answered(self.evaluation.records)
+        f1 = f1_of_each(list(answered.values()), self.threshold, self.f1_units)
+        scored = zip(f1, answered, answered.values(), strict=True)
+        for score, number, one in sorted(scored, key=lambda each: (each[0], each[2].doubt)):
+            if score < 100:
+                row, found = self.evaluated(number), one.text if self._gives(one.doubt) else ""
+                shown = {"answers": " | ".join(one.right), "found": found, "doubt": one.doubt, "f1": score}
+                yield {name: row[name] for name in FIELDS} | shown
 
     def best_by(self) -> tuple[str, Literal["min", "max"]]:
         """F1."""
@@ -264,6 +289,12 @@ class QuestionAnswering(FineTuning):
             "doubt": no_answer - found[0].score if found else None,
             "answers": answers,
         }
+
+
+def _answered(records: Sequence[Record]) -> dict[int, Answered]:
+    """The questions by their numbers, from their windows."""
+    by_question = groupby(records, key=lambda record: record["question"])
+    return {number: _over_windows(list(windows)) for number, windows in by_question}
 
 
 def _over_windows(records: Sequence[Record]) -> Answered:

@@ -100,10 +100,31 @@ def best_threshold(answered: Iterable[Answered], units: Units = "auto") -> float
     questions = list(answered)
     if all(question.right for question in questions):
         return None
-    split = splitter(units, (text for question in questions for text in question.right))
-    kept = [_best(question.text, question.right, split, overlap) for question in questions]
-    empty = [_best("", question.right, split, overlap) for question in questions]
-    return _best_threshold([question.doubt for question in questions], kept, empty)[1]
+    return _best_threshold([question.doubt for question in questions], *_f1_of_both(questions, units))[1]
+
+
+def f1_of_each(answered: Sequence[Answered], threshold: float | None, units: Units = "auto") -> list[float]:
+    """F1 of each question, in percent."""
+    both = zip(answered, *_f1_of_both(answered, units), strict=True)
+    return [100 * (kept if threshold is None or one.doubt <= threshold else empty) for one, kept, empty in both]
+
+
+def f1_by_threshold(answered: Sequence[Answered], units: Units = "auto") -> tuple[list[float], list[float]]:
+    """The mean F1 in percent for each doubt that occurs as the threshold, from the lowest on."""
+    kept, empty = _f1_of_both(answered, units)
+    ranked = sorted(range(len(answered)), key=lambda number: answered[number].doubt)
+    total, means = sum(empty), dict[float, float]()
+    for number in ranked:
+        total += kept[number] - empty[number]
+        means[answered[number].doubt] = 100 * total / len(answered)  # of equal doubts the last one counts
+    return list(means), list(means.values())
+
+
+def _f1_of_both(answered: Sequence[Answered], units: Units) -> tuple[list[float], list[float]]:
+    """Of each question, the F1 if it is answered, and if it is not."""
+    split = splitter(units, (text for question in answered for text in question.right))
+    kept = [_best(question.text, question.right, split, overlap) for question in answered]
+    return kept, [_best("", question.right, split, overlap) for question in answered]
 
 
 def splitter(units: Units, right: Iterable[str]) -> Callable[[str], list[str]]:
