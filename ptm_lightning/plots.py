@@ -58,7 +58,7 @@ def _draw_matrix(axes: "Axes", figure: Matrix) -> None:
 
 def _draw_curves(axes: "Axes", figure: Curves) -> None:
     for name, (numbers, values) in figure.lines.items():
-        axes.plot(numbers, values, label=name, marker="o" if 1 < len(numbers) <= 20 else None)
+        axes.plot(numbers, values, label=name, marker="o" if len(numbers) <= 20 else None)
     axes.set_xlabel(figure.x)
     axes.set_ylabel(figure.y)
     axes.grid(alpha=0.3)

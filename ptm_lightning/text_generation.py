@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.seq2seq import prompts
 from ptm_lightning.data.target_text import TERM
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record
 from ptm_lightning.finetuning import FineTuning
 from ptm_lightning.generate import Generation, answer_sorted, n_best
+from ptm_lightning.metrics.references import Reference, references_of
 from ptm_lightning.models.build import max_positions
 from ptm_lightning.terms import Term, Terms, perplexity, token_terms
 
@@ -88,11 +90,13 @@ class TextGeneration(FineTuning, ABC):
     # What a subclass says
 
     @abstractmethod
-    def measure(self, sources: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    def measure(
+        self, sources: Sequence[str], answers: Sequence[str], references: Sequence[Reference]
+    ) -> dict[str, float]:
         """Metrics of a whole evaluation, and what a trivial answer would have."""
 
     @abstractmethod
-    def sentence_score(self, answer: str, reference: str) -> float:
+    def sentence_score(self, answer: str, reference: Reference) -> float:
         """A metric of one answer."""
 
     # The network
@@ -183,9 +187,9 @@ class TextGeneration(FineTuning, ABC):
         ]
         return self.terms(batch), records
 
-    def _texts(self, row: Mapping[str, Any]) -> dict[str, str]:
+    def _texts(self, row: Mapping[str, Any]) -> dict[str, Any]:
         source, target = self._link.target_side["fields"]
-        return {"source": row[source], "reference": row[target]}
+        return {"source": as_text(row[source]), "reference": row[target]}
 
     def _chosen(self, examples: Tensor) -> list[int]:
         """The rows that are generated for: all, but while training only some examples, evenly spread."""
@@ -207,7 +211,8 @@ class TextGeneration(FineTuning, ABC):
             {name: record[name] for name in ("source", "reference", "answer")} for record in self.evaluation.records
         ]
         scored = [row | {"score": self.sentence_score(row["answer"], row["reference"])} for row in texts]
-        yield from sorted(scored, key=lambda row: float(row["score"]))
+        for row in sorted(scored, key=lambda row: float(row["score"])):
+            yield row | {"reference": " | ".join(references_of(row["reference"]))}
 
     # Answers
 
@@ -228,7 +233,8 @@ class TextGeneration(FineTuning, ABC):
         for row, answer in zip(batch["rows"], self.answers(prompts(batch)), strict=True):
             texts = self._texts(row)
             score = f"{self.sentence_score(answer, texts['reference']):.3f}"
-            shown.append({**texts, "answer": answer, "score": score})
+            right = " | ".join(references_of(texts["reference"]))
+            shown.append({**texts, "reference": right, "answer": answer, "score": score})
         return shown
 
     def predictions(self, batch: Batch) -> list[dict[str, Any]]:
