@@ -102,7 +102,9 @@ class ClockCallback(Callback):
         """Begins a step."""
         if self.ours:
             ids = batch["input_ids"]
-            self.clock.sizes.append(Size(ids.numel(), ids.shape[1], batch["counts"]["tokens"], len(batch["targets"])))
+            self.clock.sizes.append(
+                Size(ids.numel(), ids.shape[1], batch["counts"]["tokens"], len(batch.get("targets", ())))
+            )
         self.clock.begin()
 
     def on_train_batch_end(self, *args: Any) -> None:

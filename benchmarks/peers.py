@@ -150,7 +150,9 @@ def transformers_trainer(job: Job) -> dict[str, float]:
     return run_trainer(job, _network(job), *_peer_data(job, clock), clock)
 
 
-def run_trainer(job: Job, network: Any, dataset: Any, collator: Any, clock: Clock) -> dict[str, float]:
+def run_trainer(
+    job: Job, network: Any, dataset: Any, collator: Any, clock: Clock, **arguments: Any
+) -> dict[str, float]:
     """transformers.Trainer as its examples call it; the collator tells the clock what batches hold."""
     import transformers
 
@@ -162,7 +164,7 @@ def run_trainer(job: Job, network: Any, dataset: Any, collator: Any, clock: Cloc
             clock.end()
 
     with TemporaryDirectory() as scratch:
-        arguments = transformers.TrainingArguments(
+        settings = transformers.TrainingArguments(
             output_dir=scratch,
             max_steps=WARM_UP + job.steps,
             per_device_train_batch_size=ROWS,
@@ -170,9 +172,10 @@ def run_trainer(job: Job, network: Any, dataset: Any, collator: Any, clock: Cloc
             bf16=job.precision == "bf16",
             report_to="none",
             save_strategy="no",
+            **arguments,
         )
         transformers.Trainer(
-            network, arguments, data_collator=collator, train_dataset=dataset, callbacks=[Timed()]
+            network, settings, data_collator=collator, train_dataset=dataset, callbacks=[Timed()]
         ).train()
     return clock.result(network)
 

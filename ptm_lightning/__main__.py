@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "make a folder that transformers loads from a run's checkpoint",
     "inspect": "show real batches before training: what is masked, what the target is",
     "check": "hold an objective to its own words, on your tokenizer and text",
+    "compare": "compare runs: metrics over seeds, and whether differences are more than chance",
     "list": "show tasks, data modules, callbacks and presets",
 }
 

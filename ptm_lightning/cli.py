@@ -11,12 +11,13 @@ from lightning.pytorch import Callback
 
 from ptm_lightning.check import check
 from ptm_lightning.checkpoint import best, newest_valid
-from ptm_lightning.commandline import own_flags, parse
+from ptm_lightning.commandline import WITHOUT_SETTINGS, CommandLine, own_flags, parse
+from ptm_lightning.compare import compare
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError, suggest
 from ptm_lightning.export import export
 from ptm_lightning.files import disk_is_full
-from ptm_lightning.fitting import RUNS, fit, layers_of
+from ptm_lightning.fitting import RUNS, layers_of
 from ptm_lightning.inspection import print_batches
 from ptm_lightning.log import say, set_up_logging
 from ptm_lightning.manual import first_line, print_help
@@ -29,7 +30,10 @@ from ptm_lightning.run import (
     newest,
     read_config,
     read_state,
+    seeds_of,
 )
+from ptm_lightning.scores import Evaluated, Split
+from ptm_lightning.seeds import fit_seeds, print_over_seeds, runs_of
 from ptm_lightning.summary import print_metrics
 from ptm_lightning.task import Task
 
@@ -55,8 +59,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
         return 0
     try:
         if command == "fit":
-            return fit(own, rest)
-        if command in ("list", "export") and rest:
+            return fit_seeds(own, rest)
+        if command in WITHOUT_SETTINGS and rest:
             raise UserError(f"{rest[0]}: {command} has no such flag (python -m ptm_lightning {command} --help)")
         if command == "list":
             return list_known()
@@ -64,6 +68,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
             return inspect(own, rest)
         if command == "check":
             return check_objective(own, rest)
+        if command == "compare":
+            return compare(own.runs, own.split)
         if command == "export":
             return export_run(own)
         return evaluate(command, own, rest)
@@ -77,55 +83,93 @@ def run(command: str, arguments: Sequence[str]) -> int:
         raise
 
 
-def _run_and_checkpoint(own: argparse.Namespace) -> tuple[Path, Path]:
-    """The run that a command is about, and the checkpoint of it."""
+def _run_folder(own: argparse.Namespace) -> Path:
+    """The run that a command is about."""
     folder = Path(own.run_dir) if own.run_dir else newest(RUNS)
     if folder is None:
         raise UserError(f"--run_dir: there is no run below {RUNS}; train one with fit, or name its folder")
-    if not (folder / "config.yaml").exists():
+    if not seeds_of(folder) and not (folder / "config.yaml").exists():
         raise UserError(f"--run_dir {folder}: there is no run in it")
     if not own.run_dir:
         say(f"taking the newest run, {folder}")
+    return folder
+
+
+def _one_run(own: argparse.Namespace) -> Path:
+    """The same, of a single seed."""
+    folder = _run_folder(own)
+    if seeds_of(folder):
+        raise UserError(f"--run_dir {folder}: holds one for each seed; name one of them, such as {runs_of(folder)[0]}")
+    return folder
+
+
+def _checkpoint(own: argparse.Namespace, folder: Path) -> Path:
+    """The checkpoint of a run that a command is about."""
     if own.checkpoint not in ("best", "last"):
-        return folder, Path(own.checkpoint)
+        return Path(own.checkpoint)
     checkpoints = folder / "checkpoints"
     path = best(checkpoints) if own.checkpoint == "best" else newest_valid(checkpoints)[0]
     if path is None:
         raise UserError(f"--run_dir {folder}: no checkpoint in it yet")
-    return folder, path
+    return path
 
 
 def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
-    """Validates, tests or predicts with a run's model, or with a backbone."""
-    base = "predict" if command == "predict" else "evaluate"
+    """Validates, tests or predicts with a run's model, that of each seed, or with a backbone."""
     if own.config or own.model:
-        line, _ = parse(layers_of(own, base=base), own, _with_texts(own, rest), "")
-        weights = str(line.model.backbone)
-    else:
-        folder, checkpoint = _run_and_checkpoint(own)
-        stored = read_config(folder)
-        free = find_class(stored["model"][CLASS], Task, "--model").prediction_arguments if command == "predict" else ()
-        for flag in rest:
-            if flag.startswith("--model.") and flag.partition("=")[0].removeprefix("--model.") not in free:
-                raise UserError(f"{flag}: the model is the run's; leave it out")
-        kept = {
-            "model": stored["model"],
-            "data": stored["data"],
-            "trainer": {"precision": stored["trainer"]["precision"]},
-        }
-        line, _ = parse(layers_of(own, kept, base=base), own, _with_texts(own, rest), str(folder))
+        line, _ = parse(layers_of(own, base=_base(command)), own, _with_texts(own, rest), "")
+        _evaluate(command, own, line, str(line.model.backbone))
+        return 0
+    runs = [_one_run(own)] if command == "predict" else runs_of(_run_folder(own))
+    if len(runs) > 1 and own.checkpoint not in ("best", "last"):
+        raise UserError(f"--checkpoint {own.checkpoint}: is of one seed; name its run, such as --run_dir {runs[0]}")
+    over_seeds = []
+    for folder in runs:
+        checkpoint = _checkpoint(own, folder)
+        line = _line_of_run(command, own, rest, folder)
+        if len(runs) > 1 and line.trainer.world_size > 1:
+            raise UserError(f"--trainer.devices: with several seeds, only 1; name one, such as --run_dir {runs[0]}")
         start_from(line.model, checkpoint)
-        weights = str(checkpoint)
-    task = line.model
+        metrics = _evaluate(command, own, line, str(checkpoint))
+        over_seeds.append(metrics)
+        if command != "predict" and line.trainer.is_global_zero and checkpoint == best(folder / "checkpoints"):
+            split: Split = "val" if command == "validate" else "test"
+            Evaluated.of(line.model, line.datamodule, split, checkpoint.name, metrics).write(folder)
+    if len(runs) > 1:
+        print_over_seeds(over_seeds)
+    return 0
+
+
+def _base(command: str) -> str:
+    return "predict" if command == "predict" else "evaluate"
+
+
+def _line_of_run(command: str, own: argparse.Namespace, rest: list[str], folder: Path) -> CommandLine:
+    """A run's task, with its data as the command line changes them."""
+    stored = read_config(folder)
+    free = find_class(stored["model"][CLASS], Task, "--model").prediction_arguments if command == "predict" else ()
+    for flag in rest:
+        if flag.startswith("--model.") and flag.partition("=")[0].removeprefix("--model.") not in free:
+            raise UserError(f"{flag}: the model is the run's; leave it out")
+    kept = {
+        "model": stored["model"],
+        "data": stored["data"],
+        "trainer": {"precision": stored["trainer"]["precision"]},
+    }
+    return parse(layers_of(own, kept, base=_base(command)), own, _with_texts(own, rest), str(folder))[0]
+
+
+def _evaluate(command: str, own: argparse.Namespace, line: CommandLine, weights: str) -> dict[str, float]:
+    """Does what the command says with weights from somewhere; the metrics, of an evaluation."""
     prepare_cpu("auto", allocator=True)
     if command == "predict":
-        write_predictions(line.trainer, task, line.datamodule, own.output, weights)
-    else:
-        verb = line.trainer.validate if command == "validate" else line.trainer.test
-        metrics = verb(task, line.datamodule, verbose=False)[0]
-        if line.trainer.is_global_zero:
-            print_metrics(metrics)
-    return 0
+        write_predictions(line.trainer, line.model, line.datamodule, own.output, weights)
+        return {}
+    verb = line.trainer.validate if command == "validate" else line.trainer.test
+    metrics = dict(verb(line.model, line.datamodule, verbose=False)[0])
+    if line.trainer.is_global_zero:
+        print_metrics(metrics)
+    return metrics
 
 
 def _with_texts(own: argparse.Namespace, rest: list[str]) -> list[str]:
@@ -135,7 +179,8 @@ def _with_texts(own: argparse.Namespace, rest: list[str]) -> list[str]:
 
 def export_run(own: argparse.Namespace) -> int:
     """Makes a transformers folder from a checkpoint."""
-    folder, checkpoint = _run_and_checkpoint(own)
+    folder = _one_run(own)
+    checkpoint = _checkpoint(own, folder)
     name = (read_state(folder) or {}).get("task", "")
     task = subclasses(Task).get(name)
     if task is None:

@@ -20,6 +20,8 @@ from ptm_lightning.task import Task
 
 OWN_KEYS = ("seed", "max_tokens", "max_hours", "init_from")
 """Top-level keys of a configuration that aren't Lightning's."""
+WITHOUT_SETTINGS = ("list", "export", "compare")
+"""Commands that take no settings of classes."""
 SECTIONS = ("model", "data", "trainer")
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -48,8 +50,11 @@ def own_flags(command: str) -> argparse.ArgumentParser:
         metavar="FILE_OR_MODULE",
         help="code of your own with tasks or callbacks (it is run); repeatable",
     )
-    parser.set_defaults(config=[], model=None, data=None, run_dir=None, seed=None)
-    if command not in ("list", "export"):
+    parser.set_defaults(config=[], model=None, data=None, run_dir=None, seed=None, seeds=None)
+    if command == "compare":
+        add("runs", nargs="*", metavar="RUN", help="run folders; one with several seeds counts as one run")
+        add("--split", choices=("val", "test"), help="compare this one only (default: both)")
+    if command not in WITHOUT_SETTINGS:
         _add_settings(parser)
     if command == "fit":
         _add_fit(parser)
@@ -94,6 +99,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         help="start from the network, weights and tokenizer of another run (its best checkpoint), of a checkpoint "
         "file, of a transformers folder, or of a model on the hub",
     )
+    add("--seeds", type=int, nargs="+", metavar="N", help="a run for each of so many seeds, or of the seeds named here")
     add("--max_tokens", type=_number, metavar="N", help="end after this many tokens (20e6)")
     add(
         "--max_hours",

@@ -29,9 +29,11 @@ from ptm_lightning.run import (
     newest_unfinished,
     read_config,
     read_state,
+    seeds_of,
     write_config,
     write_state,
 )
+from ptm_lightning.scores import SPLITS, data_digest
 from ptm_lightning.summary import how_to_resume, print_summary
 
 RUNS = Path("runs")
@@ -66,7 +68,8 @@ def layers_of(own: argparse.Namespace, stored: Mapping[str, Any] | None = None, 
     return [read_layer(base), *below, *(read_layer(name) for name in named)]
 
 
-def _preset(own: argparse.Namespace) -> str:
+def preset_of(own: argparse.Namespace) -> str:
+    """What a run is called after."""
     return Path(own.config[0]).stem if own.config else own.model or "default"
 
 
@@ -79,7 +82,7 @@ def fit(own: argparse.Namespace, rest: list[str]) -> int:
     if not first and RUN_DIR in os.environ:
         folder = Path(os.environ[RUN_DIR])
         return _fit(own, rest, folder, read_config(folder) if own.resume is not None else None)
-    folder = _run_folder(own)
+    folder = run_folder(own)
     with RunLock(folder) if first else nullcontext():
         stored = read_config(folder) if own.resume is not None else None
         os.environ[RUN_DIR] = str(folder)
@@ -87,14 +90,14 @@ def fit(own: argparse.Namespace, rest: list[str]) -> int:
             return _fit(own, rest, folder, stored)
         except Exception:
             if first and own.resume is None:
-                _remove_untouched(folder, named=own.run_dir is not None)
+                remove_untouched(folder, named=own.run_dir is not None)
             raise
         finally:
             for name in (RUN_DIR, CHECKPOINT, MATMUL):
                 os.environ.pop(name, None)
 
 
-def _remove_untouched(folder: Path, *, named: bool) -> None:
+def remove_untouched(folder: Path, *, named: bool) -> None:
     """A run that was refused before it began leaves nothing: the mended command may name the same folder."""
     names = {"lock", "run.json", "config.yaml"}
     if {path.name for path in folder.iterdir()} <= names:
@@ -106,24 +109,25 @@ def _remove_untouched(folder: Path, *, named: bool) -> None:
             os.removedirs(folder)  # and those above it, if they are empty
 
 
-def _run_folder(own: argparse.Namespace) -> Path:
+def run_folder(own: argparse.Namespace) -> Path:
+    """Where the run lies: that of --resume, or a new one."""
     if own.resume is not None:
         if own.resume or own.run_dir:
             folder = Path(own.resume or own.run_dir)
-            if not (folder / "config.yaml").exists():
+            if not seeds_of(folder) and not (folder / "config.yaml").exists():
                 raise UserError(f"--resume {folder}: there is no run in it")
             return folder
         layers = layers_of(own)
         task = own.model or next(
             layer.values["model"][CLASS] for layer in reversed(layers) if CLASS in layer.values.get("model", {})
         )
-        found = newest_unfinished(RUNS, _preset(own), task)
+        found = newest_unfinished(RUNS, preset_of(own), task)
         if found is None:
-            raise UserError(f"--resume: no unfinished run of {_preset(own)} ({task}) below {RUNS}; name its folder")
+            raise UserError(f"--resume: no unfinished run of {preset_of(own)} ({task}) below {RUNS}; name its folder")
         say(f"resuming {found}")
         return found
     if own.run_dir is None:
-        return new_run_dir(RUNS, _preset(own))
+        return new_run_dir(RUNS, preset_of(own))
     folder = Path(own.run_dir)
     if (folder / "run.json").exists():
         raise UserError(
@@ -141,6 +145,8 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     if stored:
         _refuse_changes(stored, config, folder)
     task, data, trainer = line.model, line.datamodule, line.trainer
+    if seeds_of(folder.parent) and trainer.world_size > 1:
+        raise UserError("--seeds: only for runs of one process; start one for each seed, with --seed and --run_dir")
     kernels = _prepare_kernels(stored_environment.get("kernels", {}).get("matmul", "auto"))
     checkpoint = _checkpoint_to_resume(folder) if stored else None
     if checkpoint:
@@ -151,7 +157,7 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     now = environment(trainer.precision, trainer.world_size) | {"kernels": kernels}
     if changed := differences(stored_environment, now) if stored_environment else []:
         say(f"continues, not bit-identical: {'; '.join(changed)}")
-    state: RunState = read_state(folder) or {"preset": _preset(own), "task": type(task).__name__}
+    state: RunState = read_state(folder) or {"preset": preset_of(own), "task": type(task).__name__}
     if own.dry_run:
         trainer.callbacks.append(_StopBeforeTraining())  # type: ignore[attr-defined]
     if trainer.is_global_zero and not own.dry_run:
@@ -166,7 +172,7 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
         return 0
     except Interrupted as stop:
         outcome = "interrupted"
-        print(f"{stop}\n{how_to_resume(folder)}", file=sys.stderr)
+        print(f"{stop}\n{how_to_resume(folder.parent if seeds_of(folder.parent) else folder)}", file=sys.stderr)
         return int(stop.code or 0)
     except KeyboardInterrupt:
         outcome = "interrupted"
@@ -175,6 +181,7 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
         if trainer.is_global_zero and not own.dry_run:
             write_state(folder, {**state, "state": outcome})
     if trainer.is_global_zero:
+        write_state(folder, {"data": {split: data_digest(data, split) for split in SPLITS}})
         print_summary(folder, task, data)
     return 0
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from docstring_parser import parse_from_object
 from lightning.pytorch import Trainer
 
-from ptm_lightning.commandline import OWN_KEYS, check_keys, choose_classes, own_flags
+from ptm_lightning.commandline import OWN_KEYS, WITHOUT_SETTINGS, check_keys, choose_classes, own_flags
 from ptm_lightning.presets import Layer, merge
 
 TRAINER_FLAGS = (
@@ -35,7 +35,7 @@ def print_help(command: str, own: argparse.Namespace, layers: Sequence[Layer]) -
     """Prints the flags of a command, with the values that the presets or the command line's task give them."""
     print(f"ptm {command} [flags]\n")
     print(own_flags(command).format_help().replace("options:\n", "").strip("\n"))
-    if command in ("list", "export"):
+    if command in WITHOUT_SETTINGS:
         return
     task, data = choose_classes(layers, own.model, own.data)
     values = merge(layer.values for layer in check_keys(layers, [], task, data))

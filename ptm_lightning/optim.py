@@ -12,6 +12,9 @@ Schedule = Literal["linear", "cosine", "inverse_sqrt", "constant", "wsd"]
 WSD_DECAY_SHARE = 0.2
 """The last part of a warmup-stable-decay schedule, in which the rate falls to zero."""
 
+SCRATCH_RATE, PRETRAINED_RATE = 1e-3, 5e-5
+"""Peak learning rates where none is given."""
+
 _NO_DECAY = (nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
 
@@ -63,6 +66,11 @@ def adamw(
     # Gradients are unscaled before they are clipped, not inside the step; with this true, Lightning refuses to clip.
     optimizer._step_supports_amp_scaling = False
     return optimizer
+
+
+def default_rate(*, pretrained: bool) -> float:
+    """The peak learning rate where none is given."""
+    return PRETRAINED_RATE if pretrained else SCRATCH_RATE
 
 
 def warmup_steps(warmup: float, total_steps: int) -> int:

@@ -53,6 +53,8 @@ class RunState(TypedDict, total=False):
     preset: str
     task: str
     state: State
+    seeds: list[int]
+    data: dict[str, str | None]
     version: str
     created: str
     best: dict[str, Any]
@@ -160,6 +162,11 @@ def write_state(folder: Path, state: RunState) -> None:
     atomic_write(folder / "run.json", json.dumps(complete, indent=2) + "\n")
 
 
+def seeds_of(folder: Path) -> list[int]:
+    """The seeds whose runs lie in the folder; none if it is a run itself."""
+    return list((read_state(folder) or {}).get("seeds", ()))
+
+
 def newest(root: Path) -> Path | None:
     """The run that was begun last, whatever became of it."""
     return max(_runs(root), key=_age, default=None)
@@ -186,7 +193,8 @@ def newest_unfinished(root: Path, preset: str, task: str) -> Path | None:
 
 def _runs(root: Path) -> dict[Path, RunState]:
     paths = [*root.glob("*/run.json"), *root.glob("*/*/run.json")]
-    return {path.parent: state for path in paths if (state := read_state(path.parent)) is not None}
+    found = {path.parent: state for path in paths if (state := read_state(path.parent)) is not None}
+    return {folder: state for folder, state in found.items() if not found.get(folder.parent, {}).get("seeds")}
 
 
 def _age(folder: Path) -> tuple[str, str]:

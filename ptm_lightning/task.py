@@ -30,15 +30,13 @@ from ptm_lightning.models.kernels import trim_freed_memory
 from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.models.start import meet_data, start_network
-from ptm_lightning.optim import Schedule, adamw, schedule_factor, warmup_steps
+from ptm_lightning.optim import Schedule, adamw, default_rate, schedule_factor, warmup_steps
 from ptm_lightning.records import truncate_records, write_records
 from ptm_lightning.terms import RunningSums, Terms, step_loss
 
 if TYPE_CHECKING:
     from ptm_lightning.data.task_data import TaskData
 
-SCRATCH_RATE, PRETRAINED_RATE = 1e-3, 5e-5
-"""Peak learning rates where none is given."""
 Size = Literal["tiny", "mini", "small", "medium", "base", "large"]
 
 
@@ -92,12 +90,10 @@ class Task(LightningModule):
         self.save_hyperparameters()
         self.link: Link | None = None
         self.network: PreTrainedModel | None = None
-        self.total_steps = 0
-        self.tokens_seen = 0
+        self.total_steps = self.tokens_seen = 0
         self.running_sums = RunningSums()
         self.evaluation = Evaluation()
-        self._step_tokens = 0
-        self._resumed_at = -1
+        self._step_tokens, self._resumed_at = 0, -1
         self._gradient_norm: Tensor | None = None
 
     def terms(self, batch: Batch) -> Terms:
@@ -113,6 +109,10 @@ class Task(LightningModule):
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
         """Metrics of a whole evaluation, from the records of all examples, each once and in their order."""
+        return {}
+
+    def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:
+        """By the name of a measure, what each example's prediction is worth; for tests between runs."""
         return {}
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
@@ -220,7 +220,7 @@ class Task(LightningModule):
     @property
     def peak_rate(self) -> float:
         """The peak learning rate."""
-        return self.learning_rate or (PRETRAINED_RATE if self.backbone else SCRATCH_RATE)
+        return self.learning_rate or default_rate(pretrained=bool(self.backbone))
 
     def _factor(self, step: int) -> float:
         return schedule_factor(self.schedule, step, self.total_steps, warmup_steps(self.warmup, self.total_steps))

@@ -45,6 +45,9 @@ class TextGeneration(FineTuning, ABC):
         "n_best",
     )
 
+    sentence_measure: ClassVar[str] = "sentence_score"
+    """What `sentence_score` is called."""
+
     architecture: str = "bart"
     """What to build from scratch when there is no backbone: a transformers model type, such as bart, t5 or marian."""
     label_smoothing: float = 0.0
@@ -205,14 +208,19 @@ class TextGeneration(FineTuning, ABC):
         """The task's metrics over all answers."""
         return self.measure(*([record[name] for record in records] for name in ("source", "answer", "reference")))
 
+    def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:
+        """The metric of each answer."""
+        worth = {record["example"]: self.sentence_score(record["answer"], record["reference"]) for record in records}
+        return {self.sentence_measure: worth}
+
     def worst(self) -> Iterator[dict[str, Any]]:
-        """Sources, references and answers, by the score of each answer."""
-        texts = [
-            {name: record[name] for name in ("source", "reference", "answer")} for record in self.evaluation.records
-        ]
-        scored = [row | {"score": self.sentence_score(row["answer"], row["reference"])} for row in texts]
-        for row in sorted(scored, key=lambda row: float(row["score"])):
-            yield row | {"reference": " | ".join(references_of(row["reference"]))}
+        """Sources, references and answers, by the metric of each answer."""
+        records = self.evaluation.records
+        worth = self.example_scores(records)[self.sentence_measure]
+        for record in sorted(records, key=lambda record: worth[record["example"]]):
+            right = " | ".join(references_of(record["reference"]))
+            texts = {"source": record["source"], "reference": right, "answer": record["answer"]}
+            yield texts | {"score": worth[record["example"]]}
 
     # Answers
 

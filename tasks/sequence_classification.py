@@ -1,20 +1,19 @@
 """Classification of texts and pairs of texts: one label, several, or a number."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.example_data import ExampleData, FieldsCollate, encode_fields
-from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
-from ptm_lightning.data.formats import Row
-from ptm_lightning.data.labels import Labels, ProblemType, label_of, stratum
+from ptm_lightning.data.example_data import ExampleData, FieldsCollate
+from ptm_lightning.data.example_store import ExampleStore
+from ptm_lightning.data.labelled import LabelledTexts
+from ptm_lightning.data.labels import Labels, ProblemType
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
@@ -28,46 +27,11 @@ from ptm_lightning.metrics.classification import (
     multi_label_scores,
     regression_scores,
 )
+from ptm_lightning.models.rows import only_first_places
 from ptm_lightning.terms import Ratio, Term, Terms
 
 TERM = "classification"
 THRESHOLDS = "label_thresholds"
-
-
-class LabelledTexts:
-    """Rows with text and a label."""
-
-    def __init__(self, fields: tuple[str, ...], labels: Labels) -> None:
-        self.fields = self.together = fields
-        self.labels = labels
-        self.key = ["labels", labels.problem_type, labels.known, labels.preferred]
-
-    def take(self, row: Row, where: str) -> None:
-        """Takes in the label of a training row."""
-        self.labels.take(label_of(row, where), where)
-
-    def check(self, row: Row, where: str) -> None:
-        """Refuses a label that training doesn't have."""
-        self.labels.check(label_of(row, where), where)
-
-    def stratum(self, row: Row) -> int:
-        """Each label is held out in its share."""
-        return stratum(row["label"])
-
-    def encoder(self, tokenizer: Tokenizer) -> Encode:
-        """Token ids of the fields, and what the network is taught."""
-
-        def encode(rows: Sequence[Row]) -> Iterable[Encoded]:
-            fields = encode_fields(tokenizer, rows, self.fields)
-            targets = self.labels.targets(row["label"] for row in rows)
-            return (Encoded(ids, {"label": target}) for ids, target in zip(fields, targets, strict=True))
-
-        return encode
-
-    def facts(self) -> dict[str, Any]:
-        """The names of the labels, how often each occurs, and what they are."""
-        counts = {name: self.labels.counts.get(name, 0) for name in self.labels.names}
-        return {"labels": counts, "problem_type": self.labels.problem_type}
 
 
 @dataclass(frozen=True)
@@ -199,6 +163,14 @@ class SequenceClassification(FineTuning):
                 {name: row[name] for name in ("text", "pair") if name in row} | shown | {"error": float(errors[number])}
             )
 
+    def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:
+        """Whether each label is right, or all labels are; of numbers the absolute error."""
+        errors = self._errors(*_stacked(records))
+        name, worth = "accuracy", (errors == 0).float()
+        if self._link.problem_type == "regression":
+            name, worth = "mae", errors
+        return {name: dict(zip((record["example"] for record in records), worth.tolist(), strict=True))}
+
     @property
     def thresholds(self) -> list[float]:
         """The probability from which on each of several labels is predicted: what was best on the validation data."""
@@ -232,7 +204,8 @@ class SequenceClassification(FineTuning):
 
     def _logits(self, batch: Batch) -> Tensor:
         assert self.network is not None
-        logits: Tensor = self.network(**self.inputs(batch)).logits
+        with only_first_places(self.network, batch["input_ids"]):
+            logits: Tensor = self.network(**self.inputs(batch)).logits
         return logits.float()
 
     def _terms(self, logits: Tensor, batch: Batch) -> Terms:

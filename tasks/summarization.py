@@ -36,6 +36,7 @@ class Summarization(TextGeneration):
     """
 
     data_class: ClassVar[type[TaskData]] = SummarizationData
+    sentence_measure: ClassVar[str] = "rougeL"
     headline: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL", "rougeL_lead3")
 
     def measure(

@@ -152,24 +152,31 @@ class TokenClassification(FineTuning):
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
         """Precision, recall and F1 of entities, and the accuracy of tags, beside that of the commonest one."""
-        sentences = _sentences(records)
-        right = [tags for _, tags, _ in sentences]
+        right, guessed = zip(*_sentences(records).values(), strict=True)
         counts: dict[str, int] = self._link.provenance["labels"]
         commonest = max(counts, key=counts.__getitem__)
         shares = [tag == commonest for tags in right for tag in tags]
-        trivial = {"accuracy_majority": sum(shares) / len(shares)}
-        return entity_scores(right, [guessed for *_, guessed in sentences]) | trivial
+        return entity_scores(right, guessed) | {"accuracy_majority": sum(shares) / len(shares)}
+
+    def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:
+        """F1 of the entities of each sentence, 1 if it has none and none is found; or the share of its right tags."""
+        name = "f1" if marks_entities(self._link.labels) else "accuracy"
+        worth = {
+            sentence: entity_scores([right], [guessed]).get(name, 1.0)
+            for sentence, (right, guessed) in _sentences(records).items()
+        }
+        return {f"sentence_{name}": worth}
 
     def figures(self) -> dict[str, Figure]:
         """Which tags words get instead of which."""
-        _, right, guessed = zip(*_sentences(self.evaluation.records), strict=True)
+        right, guessed = zip(*_sentences(self.evaluation.records).values(), strict=True)
         names = list(dict.fromkeys([*self._link.labels, *chain.from_iterable(guessed)]))
         found, wanted = (torch.tensor([names.index(tag) for tags in side for tag in tags]) for side in (guessed, right))
         return {"confusion_matrix": confusion(found, wanted, names)}
 
     def worst(self) -> Iterator[dict[str, Any]]:
         """Sentences by how many of their tags are wrong."""
-        sentences = {number: (right, guessed) for number, right, guessed in _sentences(self.evaluation.records)}
+        sentences = _sentences(self.evaluation.records)
         wrong = {number: sum(map(operator.ne, *tags)) for number, tags in sentences.items()}
         for number in sorted(wrong, key=lambda number: -wrong[number]):
             if wrong[number]:
@@ -238,10 +245,11 @@ def _by_row(batch: Batch, *columns: Sequence[Any]) -> Iterator[list[Any]]:
     return (list(islice(targets, count)) for count in counts)
 
 
-def _sentences(records: Sequence[Record]) -> list[tuple[int, list[str], list[str]]]:
-    """Each sentence's number, its right tags, and those it gets."""
-    grouped = [(number, list(windows)) for number, windows in groupby(records, key=lambda record: record["sentence"])]
-    return [(number, windows[0]["right"], _whole(windows)) for number, windows in grouped]
+def _sentences(records: Sequence[Record]) -> dict[int, tuple[list[str], list[str]]]:
+    """By the sentence's number, its right tags and those that it gets."""
+    by_number = groupby(records, key=lambda record: record["sentence"])
+    sentences = {number: list(windows) for number, windows in by_number}
+    return {number: (windows[0]["right"], _whole(windows)) for number, windows in sentences.items()}
 
 
 def _whole(windows: Sequence[Record]) -> list[str]:

@@ -93,6 +93,7 @@ class Translation(TextGeneration):
     """
 
     data_class: ClassVar[type[TaskData]] = TranslationData
+    sentence_measure: ClassVar[str] = "sentence_chrf"
     headline: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "ter", "bleu_copy")
 
     def setup(self, stage: str) -> None:

@@ -234,7 +234,7 @@ def test_help_of_every_command_has_only_its_own_flags(command: str, capfd: pytes
     screen = capfd.readouterr().out
     assert ("--resume" in screen) == (command == "fit")
     assert ("--checkpoint" in screen) == (command in ("validate", "test", "predict", "export"))
-    assert ("--model CLASS" in screen) == (command not in ("list", "export"))
+    assert ("--model CLASS" in screen) == (command not in ("list", "export", "compare"))
 
 
 def test_a_warning_is_one_line(here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ptm_lightning.figures import Curves, Matrix, calibration, confusion, threshold_curve
 from ptm_lightning.metrics.classification import classification_scores, majority_scores, reliability
-from ptm_lightning.metrics.question_answering import Answered, answer_scores, f1_by_threshold, f1_of_each
+from ptm_lightning.metrics.question_answering import Answered, answer_scores, f1_by_threshold
 from ptm_lightning.plots import draw
 
 
@@ -59,10 +59,6 @@ def test_f1_by_threshold_is_that_of_the_metrics():
     thresholds, f1 = f1_by_threshold(answered)
     assert thresholds == [-2.0, 0.5, 1.0, 3.0]
     assert f1 == pytest.approx([answer_scores(answered, threshold)["f1"] for threshold in thresholds])
-    for threshold in (None, 0.7):
-        each = f1_of_each(answered, threshold)
-        assert sum(each) / 5 == pytest.approx(answer_scores(answered, threshold)["f1"])
-    assert f1_of_each(answered, 0.7) == pytest.approx([100, 100, 0, 0, 100])
     assert threshold_curve(thresholds, f1, 0.5).lines["the one that is used"] == ([0.5, 0.5], [min(f1), max(f1)])
     assert threshold_curve(thresholds, f1, None).lines.keys() == {"all thresholds"}
 

@@ -51,6 +51,7 @@ class Purpose(IntEnum):
     FACTORISATION = 53
     SAMPLE = 60
     GENERATOR = 61
+    EXCHANGE = 70
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -9,9 +9,10 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import groupby
+from typing import Any, Literal
 
 Units = Literal["auto", "words", "characters"]
 """What the F1 of two answers is taken over."""
@@ -59,6 +60,21 @@ def overlap(found: Sequence[str], right: Sequence[str]) -> float:
     return 2 * shared / (len(found) + len(right))
 
 
+MEASURES: dict[str, Callable[[Sequence[str], Sequence[str]], float]] = {"exact_match": exact, "f1": overlap}
+
+
+def by_question(records: Sequence[Mapping[str, Any]]) -> dict[int, Answered]:
+    """What is found for each question, by its number."""
+    windows = groupby(records, key=lambda record: record["question"])
+    return {question: over_windows(list(mine)) for question, mine in windows}
+
+
+def over_windows(records: Sequence[Mapping[str, Any]]) -> Answered:
+    """A question with the best answer of all its windows; no answer is as good as in the window where it is worst."""
+    best = max(records, key=lambda record: record["score"])
+    return Answered(best["right"], best["text"], min(record["no_answer"] for record in records) - best["score"])
+
+
 def answer_scores(answered: Iterable[Answered], threshold: float | None, units: Units = "auto") -> dict[str, float]:
     """Exact match and F1 in percent; with unanswerable questions also for both kinds apart, and at the best threshold.
 
@@ -78,7 +94,7 @@ def answer_scores(answered: Iterable[Answered], threshold: float | None, units: 
     given = [threshold is None or question.doubt <= threshold for question in questions]
     has = [bool(question.right) for question in questions]
     scores: dict[str, float] = {}
-    for name, measure in (("exact_match", exact), ("f1", overlap)):
+    for name, measure in MEASURES.items():
         kept = [_best(question.text, question.right, split, measure) for question in questions]
         empty = [_best("", question.right, split, measure) for question in questions]
         values = [a if answers else b for a, b, answers in zip(kept, empty, given, strict=True)]
@@ -92,6 +108,21 @@ def answer_scores(answered: Iterable[Answered], threshold: float | None, units: 
     return scores
 
 
+def question_scores(
+    answered: Iterable[Answered], threshold: float | None, units: Units = "auto"
+) -> dict[str, list[float]]:
+    """Exact match and F1 of each question, in percent: `answer_scores` gives their means."""
+    questions = list(answered)
+    split = splitter(units, (text for question in questions for text in question.right))
+    given = [question.text if threshold is None or question.doubt <= threshold else "" for question in questions]
+    return {
+        name: [
+            100 * _best(text, question.right, split, measure) for text, question in zip(given, questions, strict=True)
+        ]
+        for name, measure in MEASURES.items()
+    }
+
+
 def best_threshold(answered: Iterable[Answered], units: Units = "auto") -> float | None:
     """The doubt up to which answers are to be given for the highest F1; None if every question has an answer.
 
@@ -101,12 +132,6 @@ def best_threshold(answered: Iterable[Answered], units: Units = "auto") -> float
     if all(question.right for question in questions):
         return None
     return _best_threshold([question.doubt for question in questions], *_f1_of_both(questions, units))[1]
-
-
-def f1_of_each(answered: Sequence[Answered], threshold: float | None, units: Units = "auto") -> list[float]:
-    """F1 of each question, in percent."""
-    both = zip(answered, *_f1_of_both(answered, units), strict=True)
-    return [100 * (kept if threshold is None or one.doubt <= threshold else empty) for one, kept, empty in both]
 
 
 def f1_by_threshold(answered: Sequence[Answered], units: Units = "auto") -> tuple[list[float], list[float]]:

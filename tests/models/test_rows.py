@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -6,19 +7,19 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ptm_lightning.models.build import build_config, build_network
-from ptm_lightning.models.rows import only_rows
+from ptm_lightning.models.rows import LAST_LAYERS, only_first_places, only_rows
 
 IDS = {"pad": 1, "unk": 0, "cls": 2, "sep": 3, "mask": 4}
-MASKED = ["bert", "roberta", "albert", "distilbert", "electra", "modernbert", "deberta-v2", "fnet", "mpnet", "roformer"]
+MASKED = ["albert", "distilbert", "modernbert", "deberta-v2", "fnet", "mpnet"]
 NETWORKS = [
-    *[("AutoModelForMaskedLM", name) for name in MASKED],
+    *[("AutoModelForMaskedLM", name) for name in sorted(LAST_LAYERS.union(MASKED))],
     *[("AutoModelForCausalLM", name) for name in ("gpt2", "llama", "xlnet")],
     *[("AutoModelForSeq2SeqLM", name) for name in ("t5", "bart")],
 ]
 
 
-def tiny(auto_class: str, architecture: str) -> nn.Module:
-    config = build_config(architecture, "tiny", None, vocab_size=50, max_length=12, special_ids=IDS)
+def tiny(auto_class: str, architecture: str, **overrides: Any) -> nn.Module:
+    config = build_config(architecture, "tiny", overrides, vocab_size=50, max_length=12, special_ids=IDS)
     return build_network(auto_class, config, seed=3).eval()
 
 
@@ -76,8 +77,52 @@ def test_the_pooled_head_of_pretraining_still_sees_all_rows(architecture: str) -
     torch.testing.assert_close(output.prediction_logits[0], dense.prediction_logits.flatten(0, 1)[index])
 
 
-def test_a_tuple_as_output() -> None:
-    network = tiny("AutoModelForMaskedLM", "bert")
+@pytest.mark.parametrize("architecture", sorted(LAST_LAYERS))
+def test_the_last_layer_computes_the_asked_rows_only(architecture: str) -> None:
+    network = tiny("AutoModelForMaskedLM", architecture)
+    last = network.base_model.encoder.layer[-1]
+    shapes = []
+    last.intermediate.register_forward_hook(lambda _module, inputs, _output: shapes.append(inputs[0].shape[:2]))
+    inputs, _ = batch(network)
+    with only_rows(network, torch.tensor([1, 7, 11])):
+        network(**inputs)
+    network(**inputs)
+    assert shapes == [(1, 3), (2, 9)]
+
+
+@pytest.mark.parametrize("architecture", [*sorted(LAST_LAYERS), *MASKED])
+def test_first_places_give_the_loss_and_gradients_of_all(architecture: str) -> None:
+    network = tiny("AutoModelForSequenceClassification", architecture)
+    inputs, _ = batch(network)
+    labels = torch.tensor([1, 0])
+    expected_loss = network(**inputs, labels=labels).loss
+    expected = gradients(network, expected_loss)
+    with only_first_places(network, inputs["input_ids"]):
+        loss = cross_entropy(network(**inputs).logits, labels)
+    found = gradients(network, loss)
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=2e-6)
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=2e-6, msg=name)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+    network = tiny("AutoModelForMaskedLM", "bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
+    inputs, _ = batch(network)
+    found = []
+    for again in (False, True):
+        if again:
+            network.gradient_checkpointing_enable()
+        with only_rows(network, torch.tensor([1, 7, 11])):
+            loss = network(**inputs).logits.square().mean()
+        found.append(gradients(network, loss))
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_a_tuple_as_output(architecture: str) -> None:
+    network = tiny("AutoModelForMaskedLM", architecture)
     inputs, _ = batch(network)
     index = torch.tensor([0, 4])
     with only_rows(network, index):
@@ -91,7 +136,7 @@ def test_the_hook_is_gone_after_the_call_and_after_an_error() -> None:
     with pytest.raises(IndexError), only_rows(network, torch.tensor([18])):
         network(**inputs)
     assert network(**inputs).logits.shape == (2, 9, 50)
-    assert not network.base_model._forward_hooks
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
 def test_copies_made_before_and_inside_are_dense() -> None:
