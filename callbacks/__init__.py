@@ -6,6 +6,7 @@ from .checkpoints import Checkpoints
 from .export import ExportBest
 from .finite import FiniteLoss
 from .overview import Overview
+from .plots import Plots
 from .progress import Progress
 from .record import CSVRecord
 from .samples import Samples
@@ -13,6 +14,7 @@ from .stop import GracefulStop
 from .throughput import Throughput
 from .validation import RegularValidation
 from .wandb import Wandb
+from .worst import WorstErrors
 
 __all__ = [
     "Baseline",
@@ -23,9 +25,11 @@ __all__ = [
     "FiniteLoss",
     "GracefulStop",
     "Overview",
+    "Plots",
     "Progress",
     "RegularValidation",
     "Samples",
     "Throughput",
     "Wandb",
+    "WorstErrors",
 ]

@@ -122,6 +122,19 @@ class Wandb(Logger):
         self._log({key: wandb.Table(columns=[*columns], data=[list(row) for row in data])}, step, None)
 
     @rank_zero_only
+    def log_image(self, key: str, path: Path, step: int | None = None) -> None:
+        """Sends an image, unless the run holds it.
+
+        Args:
+            key: Its name.
+            path: A PNG file.
+            step: The optimizer steps done.
+        """
+        import wandb
+
+        self._log({key: wandb.Image(str(path))}, step, None)
+
+    @rank_zero_only
     def truncate(self, step: int) -> None:
         """Goes on from a checkpoint.
 

@@ -1,7 +1,7 @@
 """What an evaluation gathers over its batches and processes: sums, and a record of each example."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.strategies import Strategy
@@ -19,6 +19,8 @@ class Evaluation:
     def __init__(self) -> None:
         self.sums = RunningSums()
         self.records: list[Record] = []
+        self.split: Literal["validation", "test"] = "validation"
+        """The examples' data."""
 
     def clear(self) -> None:
         """Starts anew."""
@@ -30,15 +32,13 @@ class Evaluation:
         self.sums.add(terms)
         self.records += records
 
-    def over_processes(self, strategy: Strategy, processes: int) -> tuple[RunningSums, list[Record]]:
-        """The sums over all processes, and the records of all examples, each once and in their order."""
-        if processes == 1:
-            self.records = in_order(self.records)
-            return self.sums, self.records
-        parts: list[Any] = [None] * processes
-        torch.distributed.all_gather_object(parts, self.records)
+    def over_processes(self, strategy: Strategy, processes: int) -> RunningSums:
+        """The sums over all processes; the records become those of all examples, each once and in their order."""
+        parts: list[Any] = [self.records] * processes
+        if processes > 1:
+            torch.distributed.all_gather_object(parts, self.records)
         self.records = in_order(record for part in parts for record in part)
-        return self.sums.over_processes(strategy), self.records
+        return self.sums if processes == 1 else self.sums.over_processes(strategy)
 
 
 def in_order(records: Iterable[Record]) -> list[Record]:

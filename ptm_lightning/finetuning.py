@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ptm_lightning.checkpoint import record_of
+from ptm_lightning.data.formats import Row
 from ptm_lightning.errors import UserError
 from ptm_lightning.models.head import told_by_head
 from ptm_lightning.models.lora import Lora, add_adapters, is_adapter
@@ -105,6 +106,16 @@ class FineTuning(Task, ABC):
         pretrained = vocabulary is not None and network.get_parameter(name) in set(vocabulary.parameters())
         # A network that was pretrained on masked tokens has no pooler.
         return not pretrained and (is_head(network, name) or "pooler" in name.split("."))
+
+    def evaluated(self, example: int) -> Row:
+        """A row that was validated or tested, as it was read.
+
+        Args:
+            example: Its number in the data.
+        """
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        row: Row = next(getattr(data.corpus, self.evaluation.split).rows([example]))
+        return row
 
     def configure_model(self) -> None:
         """Builds the network, gives it adapters if asked for, and freezes what shall stay as it is."""

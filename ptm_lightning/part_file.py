@@ -67,6 +67,9 @@ class PartFile:
     def open(self) -> Done:
         """Makes the file, or cuts it to what is whole and of the same command; tells what that is."""
         noted = self._noted() if self._note.exists() and self.path.exists() else None
+        if noted and self.path.stat().st_size < noted["size"]:
+            say(f"{self.path}: has lost its end; starting anew")
+            noted = None
         if noted is None:
             self._note.unlink(missing_ok=True)
             self.path.touch()

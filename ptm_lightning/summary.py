@@ -16,8 +16,9 @@ SHOWN = 400
 def print_summary(folder: Path, task: Task, data: TaskData) -> None:
     """The last screen of a finished run."""
     metrics = read_metrics(folder)
+    shown = {"val/loss", *(f"val/{name}" for name in task.headline)}
     print()
-    for name in sorted(name for name in metrics if name.startswith("val/")):
+    for name in sorted(name for name in metrics if name.startswith("val/") and (name in shown or not task.headline)):
         steps = metrics[name]
         (first, begin), (last, end) = min(steps.items()), max(steps.items())
         print(f"{name:<28}{begin:>10.4f}  at step {first:<8}{end:>10.4f}  at step {last}")

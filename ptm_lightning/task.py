@@ -1,6 +1,6 @@
 """Task: the one base class of every objective and downstream task."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
@@ -20,6 +20,7 @@ from ptm_lightning.data.predict import Window
 from ptm_lightning.data.tokenizer import from_text, load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Evaluation, Record
+from ptm_lightning.figures import Figure
 from ptm_lightning.limits import check_trainer, sync_buffers
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
@@ -124,6 +125,14 @@ class Task(LightningModule):
 
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows of an evaluation batch for people: columns of text, such as what was asked, right and guessed."""
+        return []
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Figures of the last evaluation, whose records are `self.evaluation.records`, by name."""
+        return {}
+
+    def worst(self) -> Iterable[dict[str, Any]]:
+        """Examples of the last evaluation as rows of the same columns, the one that is most wrong first."""
         return []
 
     def example_text(self) -> str | None:
@@ -284,8 +293,9 @@ class Task(LightningModule):
 
     def _finish_evaluation(self, prefix: str) -> None:
         sync_buffers(self.trainer, on=True)
-        sums, records = self.evaluation.over_processes(self.trainer.strategy, self.trainer.world_size)
-        metrics = self.means(sums, prefix, records)
+        sums = self.evaluation.over_processes(self.trainer.strategy, self.trainer.world_size)
+        self.evaluation.split = "test" if prefix == "test" else "validation"
+        metrics = self.means(sums, prefix, self.evaluation.records)
         fitting = self.trainer.state.fn == "fit"
         self.log_dict(metrics, logger=not fitting, sync_dist=True)
         if fitting and (not self.trainer.sanity_checking or self.trainer.num_sanity_val_steps == float("inf")):

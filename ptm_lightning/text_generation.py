@@ -1,7 +1,7 @@
 """TextGeneration: what tasks share that answer a text with another one, such as summarization and translation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.seq2seq import prompts
 from ptm_lightning.data.target_text import TERM
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record
 from ptm_lightning.finetuning import FineTuning
 from ptm_lightning.generate import Generation, answer_sorted, n_best
+from ptm_lightning.metrics.references import Reference, references_of
 from ptm_lightning.models.build import max_positions
 from ptm_lightning.terms import Term, Terms, perplexity, token_terms
 
@@ -91,11 +93,13 @@ class TextGeneration(FineTuning, ABC):
     # What a subclass says
 
     @abstractmethod
-    def measure(self, sources: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    def measure(
+        self, sources: Sequence[str], answers: Sequence[str], references: Sequence[Reference]
+    ) -> dict[str, float]:
         """Metrics of a whole evaluation, and what a trivial answer would have."""
 
     @abstractmethod
-    def sentence_score(self, answer: str, reference: str) -> float:
+    def sentence_score(self, answer: str, reference: Reference) -> float:
         """A metric of one answer."""
 
     # The network
@@ -186,9 +190,9 @@ class TextGeneration(FineTuning, ABC):
         ]
         return self.terms(batch), records
 
-    def _texts(self, row: Mapping[str, Any]) -> dict[str, str]:
+    def _texts(self, row: Mapping[str, Any]) -> dict[str, Any]:
         source, target = self._link.target_side["fields"]
-        return {"source": row[source], "reference": row[target]}
+        return {"source": as_text(row[source]), "reference": row[target]}
 
     def _chosen(self, examples: Tensor) -> list[int]:
         """The rows that are generated for: all, but while training only some examples, evenly spread."""
@@ -209,6 +213,15 @@ class TextGeneration(FineTuning, ABC):
         worth = {record["example"]: self.sentence_score(record["answer"], record["reference"]) for record in records}
         return {self.sentence_measure: worth}
 
+    def worst(self) -> Iterator[dict[str, Any]]:
+        """Sources, references and answers, by the metric of each answer."""
+        records = self.evaluation.records
+        worth = self.example_scores(records)[self.sentence_measure]
+        for record in sorted(records, key=lambda record: worth[record["example"]]):
+            right = " | ".join(references_of(record["reference"]))
+            texts = {"source": record["source"], "reference": right, "answer": record["answer"]}
+            yield texts | {"score": worth[record["example"]]}
+
     # Answers
 
     def answers(self, inputs: list[list[int]]) -> list[str]:
@@ -228,7 +241,8 @@ class TextGeneration(FineTuning, ABC):
         for row, answer in zip(batch["rows"], self.answers(prompts(batch)), strict=True):
             texts = self._texts(row)
             score = f"{self.sentence_score(answer, texts['reference']):.3f}"
-            shown.append({**texts, "answer": answer, "score": score})
+            right = " | ".join(references_of(texts["reference"]))
+            shown.append({**texts, "reference": right, "answer": answer, "score": score})
         return shown
 
     def predictions(self, batch: Batch) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Extractive question answering: the answer is a stretch of a context, or there is none."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from itertools import chain, groupby
 from typing import Any, ClassVar, Literal
@@ -32,13 +32,16 @@ from ptm_lightning.data.tokenizer import raw
 from ptm_lightning.data.windows import Windows, cut_windows
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record
+from ptm_lightning.figures import Figure, threshold_curve
 from ptm_lightning.finetuning import FineTuning
 from ptm_lightning.log import say
 from ptm_lightning.metrics.question_answering import (
-    Answered,
     Units,
     answer_scores,
     best_threshold,
+    by_question,
+    f1_by_threshold,
+    over_windows,
     question_scores,
 )
 from ptm_lightning.spans import Found, best_over_rows, candidates_of_rows
@@ -195,16 +198,34 @@ class QuestionAnswering(FineTuning):
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
         """Exact match and F1; while training, the threshold of no answer is set to what is best for them."""
-        answered = list(_by_question(records).values())
+        answered = list(by_question(records).values())
         if self.trainer.state.fn == "fit":
             self.keep(**{THRESHOLD: best_threshold(answered, self.f1_units)})
         return answer_scores(answered, self.threshold, self.f1_units)
 
     def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:
         """Exact match and F1 of each question."""
-        answered = _by_question(records)
+        answered = by_question(records)
         found = question_scores(answered.values(), self.threshold, self.f1_units)
         return {name: dict(zip(answered, values, strict=True)) for name, values in found.items()}
+
+    def figures(self) -> dict[str, Figure]:
+        """F1 by the threshold of no answer, if there are questions without one."""
+        answered = list(by_question(self.evaluation.records).values())
+        if all(question.right for question in answered):
+            return {}
+        return {"threshold": threshold_curve(*f1_by_threshold(answered, self.f1_units), self.threshold)}
+
+    def worst(self) -> Iterator[dict[str, Any]]:
+        """Questions by the F1 of what is found, and of equal ones the answer that is surest first."""
+        answered = by_question(self.evaluation.records)
+        f1 = self.example_scores(self.evaluation.records)["f1"]
+        for number in sorted(answered, key=lambda number: (f1[number], answered[number].doubt)):
+            if f1[number] < 100:
+                one, row = answered[number], self.evaluated(number)
+                found = one.text if self._gives(one.doubt) else ""
+                shown = {"answers": " | ".join(one.right), "found": found, "doubt": one.doubt, "f1": f1[number]}
+                yield {name: row[name] for name in FIELDS} | shown
 
     def best_by(self) -> tuple[str, Literal["min", "max"]]:
         """F1."""
@@ -224,7 +245,7 @@ class QuestionAnswering(FineTuning):
         assert tokenizer is not None
         rows = zip(batch["input_ids"], batch["document_ids"], strict=True)
         texts = [tokenizer.decode(ids[real > 0]) for ids, real in rows]
-        found = [_over_windows([record]) for record in records]
+        found = [over_windows([record]) for record in records]
         return [
             {"window": str(text), "answers": " | ".join(one.right), "found": one.text if self._gives(one.doubt) else ""}
             for text, one in zip(texts, found, strict=True)
@@ -236,8 +257,8 @@ class QuestionAnswering(FineTuning):
         for part in in_parts(batch, ROWS):
             found = self._found(self._logits(part), part, self.n_best)
             windows += zip(part["examples"].tolist(), part["rows"], *found, strict=True)
-        by_question = groupby(windows, key=lambda window: window[0])
-        return [self._prediction(list(mine)) for _, mine in by_question]
+        questions = groupby(windows, key=lambda window: window[0])
+        return [self._prediction(list(mine)) for _, mine in questions]
 
     def _logits(self, batch: Batch) -> Tensor:
         """(R, T, 2): of the first and of the last token; -inf at padding, so that a row doesn't depend on others."""
@@ -275,15 +296,3 @@ class QuestionAnswering(FineTuning):
             "doubt": no_answer - found[0].score if found else None,
             "answers": answers,
         }
-
-
-def _by_question(records: Sequence[Record]) -> dict[int, Answered]:
-    """What is found for each question, by its number."""
-    windows = groupby(records, key=lambda record: record["question"])
-    return {question: _over_windows(list(mine)) for question, mine in windows}
-
-
-def _over_windows(records: Sequence[Record]) -> Answered:
-    """A question with the best answer of all its windows; no answer is as good as in the window where it is worst."""
-    best = max(records, key=lambda record: record["score"])
-    return Answered(best["right"], best["text"], min(record["no_answer"] for record in records) - best["score"])

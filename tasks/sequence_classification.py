@@ -1,28 +1,29 @@
 """Classification of texts and pairs of texts: one label, several, or a number."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.example_data import ExampleData, FieldsCollate, encode_fields
-from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
-from ptm_lightning.data.formats import Row
-from ptm_lightning.data.labels import Labels, ProblemType, label_of, stratum
+from ptm_lightning.data.example_data import ExampleData, FieldsCollate
+from ptm_lightning.data.example_store import ExampleStore
+from ptm_lightning.data.labelled import LabelledTexts
+from ptm_lightning.data.labels import Labels, ProblemType
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record, records_of
+from ptm_lightning.figures import Figure, calibration, confusion
 from ptm_lightning.finetuning import FineTuning
 from ptm_lightning.metrics.classification import (
     best_thresholds,
     classification_scores,
+    majority_scores,
     multi_label_scores,
     regression_scores,
 )
@@ -31,42 +32,6 @@ from ptm_lightning.terms import Ratio, Term, Terms
 
 TERM = "classification"
 THRESHOLDS = "label_thresholds"
-
-
-class LabelledTexts:
-    """Rows with text and a label."""
-
-    def __init__(self, fields: tuple[str, ...], labels: Labels) -> None:
-        self.fields = self.together = fields
-        self.labels = labels
-        self.key = ["labels", labels.problem_type, labels.known, labels.preferred]
-
-    def take(self, row: Row, where: str) -> None:
-        """Takes in the label of a training row."""
-        self.labels.take(label_of(row, where), where)
-
-    def check(self, row: Row, where: str) -> None:
-        """Refuses a label that training doesn't have."""
-        self.labels.check(label_of(row, where), where)
-
-    def stratum(self, row: Row) -> int:
-        """Each label is held out in its share."""
-        return stratum(row["label"])
-
-    def encoder(self, tokenizer: Tokenizer) -> Encode:
-        """Token ids of the fields, and what the network is taught."""
-
-        def encode(rows: Sequence[Row]) -> Iterable[Encoded]:
-            fields = encode_fields(tokenizer, rows, self.fields)
-            targets = self.labels.targets(row["label"] for row in rows)
-            return (Encoded(ids, {"label": target}) for ids, target in zip(fields, targets, strict=True))
-
-        return encode
-
-    def facts(self) -> dict[str, Any]:
-        """The names of the labels, how often each occurs, and what they are."""
-        counts = {name: self.labels.counts.get(name, 0) for name in self.labels.names}
-        return {"labels": counts, "problem_type": self.labels.problem_type}
 
 
 @dataclass(frozen=True)
@@ -129,7 +94,10 @@ class SequenceClassification(FineTuning):
     data_class: ClassVar[type[TaskData]] = SequenceClassificationData
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     found: ClassVar[tuple[str, ...]] = (THRESHOLDS,)
-    headline: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro", "mcc", "pearson", "spearman")
+    headline: ClassVar[tuple[str, ...]] = (
+        *("accuracy", "accuracy_majority", "f1_macro", "f1_macro_majority", "mcc"),
+        *("pearson", "spearman"),
+    )
 
     label_smoothing: float = 0.0
     """Share of the target that is spread over all labels in training."""
@@ -159,26 +127,48 @@ class SequenceClassification(FineTuning):
         return self._terms(logits, batch), records_of(batch["examples"], logits=logits, label=batch["labels"])
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
-        """Accuracy, F1 and the other metrics of the kind of labels."""
-        logits, labels = (torch.stack([record[name] for record in records]) for name in ("logits", "label"))
+        """Accuracy, F1 and the other metrics of the kind of labels; beside them those of the commonest label."""
+        logits, labels = _stacked(records)
         if self._link.problem_type == "regression":
             return regression_scores(logits.squeeze(-1), labels)
         if self._link.problem_type == "multi_label_classification":
             if self.trainer.state.fn == "fit":
                 self.keep(**{THRESHOLDS: best_thresholds(logits.sigmoid(), labels.long())})
             return multi_label_scores(logits.sigmoid(), labels.long(), torch.tensor(self.thresholds))
-        return classification_scores(logits.softmax(dim=-1), labels.long())
+        counts = list(self._link.provenance["labels"].values())
+        trivial = majority_scores(labels.long(), counts.index(max(counts)), len(counts))
+        return classification_scores(logits.softmax(dim=-1), labels.long()) | trivial
+
+    def figures(self) -> dict[str, Figure]:
+        """Of single labels, which are taken for which, and how far probabilities can be trusted."""
+        if self._link.problem_type != "single_label_classification":
+            return {}
+        logits, labels = _stacked(self.evaluation.records)
+        predicted, right = logits.argmax(dim=-1), labels.long()
+        return {
+            "confusion_matrix": confusion(predicted, right, self._link.labels),
+            "calibration": calibration(logits.softmax(dim=-1), right),
+        }
+
+    def worst(self) -> Iterator[dict[str, Any]]:
+        """Texts that get another label than the right one, the surest mistakes first."""
+        logits, labels = _stacked(self.evaluation.records)
+        errors = self._errors(logits, labels)
+        for number in errors.argsort(descending=True)[: int((errors > 0).sum())].tolist():
+            answer, row = self._answer(logits[number]), self.evaluated(self.evaluation.records[number]["example"])
+            shown = {"label": str(self._written(labels[number])), "predicted": str(answer["prediction"])}
+            if self._link.problem_type == "single_label_classification":
+                shown["probability"] = answer["scores"][answer["prediction"]]
+            yield (
+                {name: row[name] for name in ("text", "pair") if name in row} | shown | {"error": float(errors[number])}
+            )
 
     def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:
         """Whether each label is right, or all labels are; of numbers the absolute error."""
-        logits, labels = (torch.stack([record[name] for record in records]) for name in ("logits", "label"))
-        kind, name = self._link.problem_type, "accuracy"
-        if kind == "regression":
-            name, worth = "mae", (logits.squeeze(-1) - labels).abs()
-        elif kind == "multi_label_classification":
-            worth = ((logits.sigmoid() >= torch.tensor(self.thresholds)) == labels.bool()).all(dim=-1).float()
-        else:
-            worth = (logits.argmax(dim=-1) == labels).float()
+        errors = self._errors(*_stacked(records))
+        name, worth = "accuracy", (errors == 0).float()
+        if self._link.problem_type == "regression":
+            name, worth = "mae", errors
         return {name: dict(zip((record["example"] for record in records), worth.tolist(), strict=True))}
 
     @property
@@ -234,6 +224,17 @@ class SequenceClassification(FineTuning):
             return {TERM: Term(losses, count)}
         return {TERM: Term(losses, count), "accuracy": Ratio((logits.argmax(dim=-1) == labels).sum(), count)}
 
+    def _errors(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(n,) the distance of probabilities or numbers from what is right; 0 where the right labels are predicted."""
+        if self._link.problem_type == "regression":
+            return (logits.squeeze(-1) - labels).abs()
+        if self._link.problem_type == "multi_label_classification":
+            chances = logits.sigmoid()
+            right = ((chances >= torch.tensor(self.thresholds)) == labels.bool()).all(dim=-1)
+            return (chances - labels).abs().mean(dim=-1).masked_fill(right, 0)
+        chances = logits.softmax(dim=-1).gather(1, labels.long()[:, None]).squeeze(1)
+        return (1 - chances).masked_fill(logits.argmax(dim=-1) == labels, 0)
+
     def _weights(self, like: Tensor) -> Tensor:
         """(L,) of each label: examples / (labels * its examples), or for several labels negatives / positives."""
         counts = torch.tensor(list(self._link.provenance["labels"].values()), dtype=like.dtype, device=like.device)
@@ -258,6 +259,12 @@ class SequenceClassification(FineTuning):
         if label.ndim:
             return [name for name, on in zip(names, label.tolist(), strict=True) if on]
         return names[int(label)] if names else float(label)
+
+
+def _stacked(records: Sequence[Record]) -> tuple[Tensor, Tensor]:
+    """(n, L) logits and (n,) or (n, L) labels of some examples."""
+    logits, labels = (torch.stack([record[name] for record in records]) for name in ("logits", "label"))
+    return logits, labels
 
 
 def _rows(batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from ptm_lightning.data.target_text import TargetTextData
 from ptm_lightning.data.task_data import TaskData
+from ptm_lightning.metrics.references import Reference
 from ptm_lightning.metrics.rouge import lead, rouge_scores
 from ptm_lightning.text_generation import TextGeneration
 
@@ -38,12 +39,14 @@ class Summarization(TextGeneration):
     sentence_measure: ClassVar[str] = "rougeL"
     headline: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL", "rougeL_lead3")
 
-    def measure(self, sources: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    def measure(
+        self, sources: Sequence[str], answers: Sequence[str], references: Sequence[Reference]
+    ) -> dict[str, float]:
         """ROUGE of the answers, and of the first three sentences."""
         baseline = rouge_scores([lead(source) for source in sources], references)
         return rouge_scores(answers, references) | {f"{name}_lead3": value for name, value in baseline.items()}
 
-    def sentence_score(self, answer: str, reference: str) -> float:
+    def sentence_score(self, answer: str, reference: Reference) -> float:
         """ROUGE-L."""
         return rouge_scores([answer], [reference])["rougeL"]
 

@@ -1,5 +1,6 @@
 """Token classification: a tag for each word of a sentence, such as what kind of name it belongs to."""
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from itertools import chain, groupby, islice
@@ -14,6 +15,7 @@ from ptm_lightning.data.answers import Span, trimmed
 from ptm_lightning.data.batch import Batch, in_parts
 from ptm_lightning.data.example_data import ExampleData
 from ptm_lightning.data.example_store import ExampleStore
+from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.labels import Labels
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.predict import Text
@@ -32,6 +34,7 @@ from ptm_lightning.data.tokenizer import raw
 from ptm_lightning.data.windows import Windows, cut_windows, owned
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record
+from ptm_lightning.figures import Figure, confusion
 from ptm_lightning.finetuning import FineTuning
 from ptm_lightning.metrics.token_classification import OUTSIDE, Entity, entities, entity_scores, marks_entities
 from ptm_lightning.terms import Term, Terms
@@ -125,7 +128,7 @@ class TokenClassification(FineTuning):
 
     data_class: ClassVar[type[TaskData]] = TokenClassificationData
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
-    headline: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
+    headline: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy", "accuracy_majority")
 
     def terms(self, batch: Batch) -> Terms:
         """Cross-entropy over the words."""
@@ -148,9 +151,12 @@ class TokenClassification(FineTuning):
         ]
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
-        """Precision, recall and F1 of entities, and the accuracy of tags."""
+        """Precision, recall and F1 of entities, and the accuracy of tags, beside that of the commonest one."""
         right, guessed = zip(*_sentences(records).values(), strict=True)
-        return entity_scores(right, guessed)
+        counts: dict[str, int] = self._link.provenance["labels"]
+        commonest = max(counts, key=counts.__getitem__)
+        shares = [tag == commonest for tags in right for tag in tags]
+        return entity_scores(right, guessed) | {"accuracy_majority": sum(shares) / len(shares)}
 
     def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:
         """F1 of the entities of each sentence, 1 if it has none and none is found; or the share of its right tags."""
@@ -160,6 +166,23 @@ class TokenClassification(FineTuning):
             for sentence, (right, guessed) in _sentences(records).items()
         }
         return {f"sentence_{name}": worth}
+
+    def figures(self) -> dict[str, Figure]:
+        """Which tags words get instead of which."""
+        right, guessed = zip(*_sentences(self.evaluation.records).values(), strict=True)
+        names = list(dict.fromkeys([*self._link.labels, *chain.from_iterable(guessed)]))
+        found, wanted = (torch.tensor([names.index(tag) for tags in side for tag in tags]) for side in (guessed, right))
+        return {"confusion_matrix": confusion(found, wanted, names)}
+
+    def worst(self) -> Iterator[dict[str, Any]]:
+        """Sentences by how many of their tags are wrong."""
+        sentences = _sentences(self.evaluation.records)
+        wrong = {number: sum(map(operator.ne, *tags)) for number, tags in sentences.items()}
+        for number in sorted(wrong, key=lambda number: -wrong[number]):
+            if wrong[number]:
+                right, guessed = map(" ".join, sentences[number])
+                tokens = as_text(self.evaluated(number)["tokens"])
+                yield {"tokens": tokens, "tags": right, "guessed": guessed, "wrong": wrong[number]}
 
     def best_by(self) -> tuple[str, Literal["min", "max"]]:
         """F1 of entities, or the accuracy of tags that mark none."""

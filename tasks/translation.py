@@ -12,6 +12,7 @@ from ptm_lightning.data.target_text import TargetTextData
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
+from ptm_lightning.metrics.references import Reference
 from ptm_lightning.metrics.translation import sentence_score, signatures, translation_scores
 from ptm_lightning.text_generation import TextGeneration
 
@@ -99,7 +100,9 @@ class Translation(TextGeneration):
         """Says, and writes into the model card, what must be quoted with the scores."""
         super().setup(stage)
         if stage != "predict":
-            quoted = {f"signature of {name}": text for name, text in signatures(self._target_language).items()}
+            numbers = self._link.provenance.get("references", [1])
+            found = signatures(self._target_language, numbers)
+            quoted = {f"signature of {name}": text for name, text in found.items()}
             self.link = replace(self._link, provenance=self._link.provenance | quoted)
             say("; ".join(f"{name}: {text}" for name, text in quoted.items()))
 
@@ -107,14 +110,16 @@ class Translation(TextGeneration):
     def _target_language(self) -> str:
         return str(self._link.target_side["fields"][1])
 
-    def measure(self, sources: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    def measure(
+        self, sources: Sequence[str], answers: Sequence[str], references: Sequence[Reference]
+    ) -> dict[str, float]:
         """BLEU, chrF++ and TER of the answers, and of the sources as they are."""
         language = self._target_language
         baseline = translation_scores(sources, references, language)
         copied = {f"{name}_copy": value for name, value in baseline.items()}
         return translation_scores(answers, references, language) | copied
 
-    def sentence_score(self, answer: str, reference: str) -> float:
+    def sentence_score(self, answer: str, reference: Reference) -> float:
         """ChrF++."""
         return sentence_score(answer, reference)
 

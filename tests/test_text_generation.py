@@ -330,3 +330,25 @@ def test_a_preset_runs_from_nothing(
     (line,) = capfd.readouterr().out.splitlines()
     assert json.loads(line).keys() == {"id", "text", "prediction", "score"}
     assert (tmp_path / "run" / "model" / "generation_config.json").exists()
+
+
+@pytest.mark.parametrize("several", [3, 1])
+def test_a_list_of_targets_are_several_right_answers(tmp_path: Path, several: int):
+    """The first one is learned, all are compared with; the sides of a row may be lists of words no less."""
+    rows = [
+        {"document": document(i).split(), "summary": [f"right {n} of {i}" for n in range(several if i % 2 else 1)]}
+        for i in range(40)
+    ]
+    task, data = prepared(write(tmp_path / "rows.jsonl", rows), max_target_length=60)
+    batch: Any = next(iter(data.val_dataloader()))
+    targets = batch["targets"].split(batch["decoder_lengths"].tolist())
+    for row, ids in zip(batch["rows"], targets, strict=True):
+        assert data.hf_tokenizer.decode(ids, skip_special_tokens=True).strip() == row["summary"][0]
+    task.answers = lambda inputs: [row["summary"][-1] for row in batch["rows"]]
+    for row, shown in zip(batch["rows"], task.examples(batch), strict=True):
+        assert shown["source"] == " ".join(row["document"])
+        assert (shown["reference"], shown["score"]) == (" | ".join(row["summary"]), "1.000")
+    task.trainer.state.fn = "validate"
+    _, records = task.evaluate(batch)
+    assert task.score(records)["rougeL"] == 1
+    assert data.corpus.provenance.get("references") == ([1, 3] if several == 3 else None)

@@ -13,7 +13,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.example_data import ExampleData, encode_fields, example_at, field_lengths, single_pieces
 from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
-from ptm_lightning.data.formats import Row
+from ptm_lightning.data.formats import Row, as_text
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.noise import Ints
 from ptm_lightning.data.predict import Text, predict_texts
@@ -25,6 +25,7 @@ from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
+from ptm_lightning.metrics.references import references_of
 
 TERM = "target_text"
 Longest = tuple[int, int]
@@ -32,7 +33,10 @@ Longest = tuple[int, int]
 
 
 class Sides:
-    """Rows of two texts: a source, which gets a prefix, and a target; rows that lack one of them are left out."""
+    """Rows of two texts: a source, which gets a prefix, and a target; rows that lack one of them are left out.
+
+    A list of targets are several right answers; the first one is learned.
+    """
 
     def __init__(self, fields: tuple[str, ...], prefix: str) -> None:
         self.fields = self.together = fields
@@ -40,14 +44,23 @@ class Sides:
         self.key = ["sides", prefix]
         self.incomplete: dict[str, int] = {}
         """Rows that are left out, by the flag of their source."""
+        self.references: dict[bool, set[int]] = {False: set(), True: set()}
+        """How many right answers training rows and evaluation rows have."""
 
     def take(self, row: Row, where: str) -> None:
-        """Counts the row if it is left out."""
-        if not self._complete(row):
+        """Counts the row if it is left out, and else its right answers."""
+        self._count(row, where, evaluated=False)
+
+    def check(self, row: Row, where: str) -> None:
+        """The same of an evaluation row."""
+        self._count(row, where, evaluated=True)
+
+    def _count(self, row: Row, where: str, *, evaluated: bool) -> None:
+        if self._complete(row):
+            self.references[evaluated].add(len(references_of(row[self.fields[1]])))
+        else:
             flag = where.partition(":")[0]
             self.incomplete[flag] = self.incomplete.get(flag, 0) + 1
-
-    check = take
 
     def stratum(self, row: Row) -> int:
         """All rows are alike."""
@@ -55,21 +68,26 @@ class Sides:
 
     def encoder(self, tokenizer: Tokenizer) -> Encode:
         """Token ids of both sides; none of a row that is left out."""
-        source = self.fields[0]
+        source, target = self.fields
 
         def encode(rows: Sequence[Row]) -> Iterable[Encoded]:
-            prefixed = [{**row, source: self.prefix + row[source]} for row in rows]
+            prefixed = [
+                {source: self.prefix + as_text(row[source]), target: references_of(row[target])[0]} for row in rows
+            ]
             both = zip(rows, encode_fields(tokenizer, prefixed, self.fields), strict=True)
             return (Encoded(ids if self._complete(row) else [[], []], {}) for row, ids in both)
 
         return encode
 
     def facts(self) -> dict[str, Any]:
-        """What is put before each source, and how many rows are left out."""
-        return {name: value for name, value in (("prefix", self.prefix), ("incomplete", self.incomplete)) if value}
+        """What is put before each source, how many rows are left out, and how many right answers the others have."""
+        counts = self.references[True] or self.references[False]  # these, where evaluation rows are held out
+        facts = {"prefix": self.prefix, "incomplete": self.incomplete, "references": sorted(counts - {1} and counts)}
+        return {name: value for name, value in facts.items() if value}
 
     def _complete(self, row: Row) -> bool:
-        return all(row[name].strip() for name in self.fields)
+        source, target = self.fields
+        return bool(as_text(row[source]).strip() and references_of(row[target])[0].strip())
 
 
 def kept_lengths(store: ExampleStore, examples: Ints, longest: Longest) -> Ints:

@@ -95,6 +95,42 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, count: int) -> Tensor:
     return torch.bincount(labels * count + predicted, minlength=count * count).view(count, count)
 
 
+def majority_scores(labels: Tensor, majority: int, count: int) -> dict[str, float]:
+    """Accuracy and macro F1 of saying the same label always.
+
+    Args:
+        labels: (n,) the right ones.
+        majority: What is said.
+        count: Labels in all.
+    """
+    matrix = confusion_matrix(torch.full_like(labels, majority), labels, count)
+    scores = _averages(matrix.diagonal(), matrix.sum(dim=0), matrix.sum(dim=1))
+    return {"accuracy_majority": scores["f1_micro"], "f1_macro_majority": scores["f1_macro"]}
+
+
+def reliability(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How probable predictions are, and how often they are right, by bins of their probability.
+
+    The calibration error is the mean distance of the two, weighted by the shares.
+
+    Args:
+        probabilities: (n, L) of each label.
+        labels: (n,) the right ones.
+
+    Returns:
+        (b,) the mean probability, (b,) the share of right ones, (b,) the share of all predictions; of the bins that
+        have any.
+    """
+    confidence, predicted = probabilities.double().max(dim=-1)
+    number = (confidence * BINS).long().clamp(max=BINS - 1)
+    size, summed, right = (
+        torch.zeros(BINS, dtype=torch.double).index_add_(0, number, values)
+        for values in (torch.ones_like(confidence), confidence, (predicted == labels).double())
+    )
+    there = size > 0
+    return (summed / size)[there], (right / size)[there], size[there] / len(labels)
+
+
 def _averages(right: Tensor, predicted: Tensor, actual: Tensor) -> dict[str, float]:
     """Macro, micro and weighted averages of precision, recall and F1 over labels."""
     right, predicted, actual = right.double(), predicted.double(), actual.double()

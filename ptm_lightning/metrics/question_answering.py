@@ -9,9 +9,10 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import groupby
+from typing import Any, Literal
 
 Units = Literal["auto", "words", "characters"]
 """What the F1 of two answers is taken over."""
@@ -60,6 +61,18 @@ def overlap(found: Sequence[str], right: Sequence[str]) -> float:
 
 
 MEASURES: dict[str, Callable[[Sequence[str], Sequence[str]], float]] = {"exact_match": exact, "f1": overlap}
+
+
+def by_question(records: Sequence[Mapping[str, Any]]) -> dict[int, Answered]:
+    """What is found for each question, by its number."""
+    windows = groupby(records, key=lambda record: record["question"])
+    return {question: over_windows(list(mine)) for question, mine in windows}
+
+
+def over_windows(records: Sequence[Mapping[str, Any]]) -> Answered:
+    """A question with the best answer of all its windows; no answer is as good as in the window where it is worst."""
+    best = max(records, key=lambda record: record["score"])
+    return Answered(best["right"], best["text"], min(record["no_answer"] for record in records) - best["score"])
 
 
 def answer_scores(answered: Iterable[Answered], threshold: float | None, units: Units = "auto") -> dict[str, float]:
@@ -118,10 +131,25 @@ def best_threshold(answered: Iterable[Answered], units: Units = "auto") -> float
     questions = list(answered)
     if all(question.right for question in questions):
         return None
-    split = splitter(units, (text for question in questions for text in question.right))
-    kept = [_best(question.text, question.right, split, overlap) for question in questions]
-    empty = [_best("", question.right, split, overlap) for question in questions]
-    return _best_threshold([question.doubt for question in questions], kept, empty)[1]
+    return _best_threshold([question.doubt for question in questions], *_f1_of_both(questions, units))[1]
+
+
+def f1_by_threshold(answered: Sequence[Answered], units: Units = "auto") -> tuple[list[float], list[float]]:
+    """The mean F1 in percent for each doubt that occurs as the threshold, from the lowest on."""
+    kept, empty = _f1_of_both(answered, units)
+    ranked = sorted(range(len(answered)), key=lambda number: answered[number].doubt)
+    total, means = sum(empty), dict[float, float]()
+    for number in ranked:
+        total += kept[number] - empty[number]
+        means[answered[number].doubt] = 100 * total / len(answered)  # of equal doubts the last one counts
+    return list(means), list(means.values())
+
+
+def _f1_of_both(answered: Sequence[Answered], units: Units) -> tuple[list[float], list[float]]:
+    """Of each question, the F1 if it is answered, and if it is not."""
+    split = splitter(units, (text for question in answered for text in question.right))
+    kept = [_best(question.text, question.right, split, overlap) for question in answered]
+    return kept, [_best("", question.right, split, overlap) for question in answered]
 
 
 def splitter(units: Units, right: Iterable[str]) -> Callable[[str], list[str]]:

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from ptm_lightning.data.sentences import spans
+from ptm_lightning.metrics.references import Reference, references_of
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 _IDEOGRAPH = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af])")
@@ -38,18 +39,20 @@ def _scorer() -> Any:
     return RougeScorer(list(KINDS), tokenizer=WordsAndCharacters(DefaultTokenizer(use_stemmer=True)))
 
 
-def rouge_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+def rouge_scores(predictions: Sequence[str], references: Sequence[Reference]) -> dict[str, float]:
     """The mean F1 of words (rouge1), of pairs (rouge2), and of common subsequences (rougeL, by sentence rougeLsum).
+
+    With several references, each kind takes the one that is nearest.
 
     Args:
         predictions: (n,)
-        references: (n,) one for each.
+        references: (n,) one for each, or several.
 
     Returns:
         Metrics by name, between 0 and 1.
     """
-    pairs = zip(map(by_sentence, references), map(by_sentence, predictions), strict=True)
-    found = [_scorer().score(*pair) for pair in pairs]
+    right = ([by_sentence(text) for text in references_of(reference)] for reference in references)
+    found = [_scorer().score_multi(*pair) for pair in zip(right, map(by_sentence, predictions), strict=True)]
     return {name: fmean(score[name].fmeasure for score in found) for name in KINDS}
 
 

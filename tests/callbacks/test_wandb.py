@@ -27,6 +27,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from wandb.proto import wandb_internal_pb2
 
+from ptm_lightning.figures import Curves
+from ptm_lightning.plots import draw
+
 STEP = "trainer/global_step"
 
 
@@ -443,3 +446,14 @@ def test_csv_rows_are_grouped_and_a_torn_line_is_left_out(tmp_path: Path) -> Non
     assert first[:2] == (1, 10.0)
     assert first[2].keys() == {"a", "b"}
     assert second == (2, None, {"a": 1.5})
+
+
+def test_an_image_is_a_file_of_the_run(tmp_path: Path) -> None:
+    draw(Curves("t", "x", "y", {"one": ([0.0, 1.0], [0.0, 1.0])}), tmp_path / "one.png")
+    logger = Wandb(tmp_path, offline=True)
+    logger.log_image("val/one", tmp_path / "one.png", 5)
+    logger.finish()
+    [row] = history(tmp_path)
+    assert (row[STEP], row["val/one"]["_type"]) == (5, "image-file")
+    [kept] = tmp_path.rglob(f"media/images/**/{Path(row['val/one']['path']).name}")
+    assert kept.read_bytes() == (tmp_path / "one.png").read_bytes()

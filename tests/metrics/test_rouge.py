@@ -79,3 +79,13 @@ def test_lead_is_the_first_sentences():
     )
     assert lead("今天很好。明天也好！后天呢？再见。") == "今天很好。明天也好！后天呢？"  # noqa: RUF001
     assert (lead("short"), lead("  ")) == ("short", "")
+
+
+def test_of_several_references_the_nearest_counts_for_each_kind():
+    said, right = "the cat sat on the mat", ["mat the on sat cat the", "the cat sat", " "]
+    ours = rouge_scores([said], [right])
+    alone = [rouge_scores([said], [one]) for one in right]
+    assert ours == {kind: pytest.approx(max(each[kind] for each in alone)) for kind in KINDS}
+    assert ours["rouge1"] == 1 > ours["rouge2"] > 0
+    reference = RougeScorer(list(KINDS), use_stemmer=True).score_multi(right, said)
+    assert ours == {kind: pytest.approx(reference[kind].fmeasure) for kind in KINDS}

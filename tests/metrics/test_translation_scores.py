@@ -71,3 +71,18 @@ def test_signatures_say_what_was_done():
     assert found["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert "nw:2" in found["chrf"]
     assert "tok:tercom" in found["ter"]
+
+
+def test_several_references_are_sacrebleus():
+    """An example may have fewer than others."""
+    said = ["the cat sat", "a dog ran home", "no", ""]
+    right = [["a cat sat", "the cat sat down"], "the dog ran home", ["no", "never", " "], ["x", "y"]]
+    lists = [["a cat sat", "the dog ran home", "no", "x"], ["the cat sat down", None, "never", "y"]]
+    assert translation_scores(said, right, "en") == {
+        "bleu": pytest.approx(sacrebleu.corpus_bleu(said, lists).score),
+        "chrf": pytest.approx(sacrebleu.corpus_chrf(said, lists, word_order=2).score),
+        "ter": pytest.approx(sacrebleu.corpus_ter(said, lists).score),
+    }
+    assert sentence_score(said[0], right[0]) > max(sentence_score(said[0], one) for one in right[0]) - 1e-9
+    for numbers, named in (([1], "nrefs:1"), ([3], "nrefs:3"), ([1, 2], "nrefs:var")):
+        assert all(text.startswith(named) for text in signatures("en", numbers).values())
