@@ -1,11 +1,12 @@
 """What a task must know of its data, carried by the checkpoint so that loading needs neither data nor hub."""
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 from transformers import PreTrainedTokenizerFast
 
-from ptm_lightning.data.tokenizer import to_text
+from ptm_lightning.data.tokenizer import from_text, to_text
 
 SPECIAL_ROLES = ("pad", "mask", "cls", "sep", "bos", "eos", "unk")
 
@@ -52,6 +53,11 @@ class Link:
         if special_ids["pad"] == special_ids["eos"]:  # a network doesn't learn the embedding of its padding id
             special_ids["pad"] = None
         return cls(text, config, len(tokenizer), special_ids, **values)
+
+    @cached_property
+    def hf_tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer, read once: it takes longer than a small network's answer."""
+        return from_text(self.tokenizer, self.tokenizer_config)
 
     def with_network(self, auto_class: str, config: Any) -> Self:
         """The same link, with the network's auto class and config."""

@@ -17,7 +17,7 @@ from ptm_lightning.arguments import declare_arguments
 from ptm_lightning.checkpoint import FORMAT, KEY, record_of
 from ptm_lightning.data.batch import Batch, other_documents
 from ptm_lightning.data.predict import Window
-from ptm_lightning.data.tokenizer import from_text, load_tokenizer
+from ptm_lightning.data.tokenizer import load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Evaluation, Record
 from ptm_lightning.figures import Figure
@@ -149,11 +149,9 @@ class Task(LightningModule):
 
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
         """The tokenizer that the network is made for, if it isn't built from scratch."""
-        if self.link is None:
-            return load_tokenizer(self.backbone) if self.backbone else None
-        if self._tokenizer is None or self._tokenizer[0] != self.link.tokenizer:
-            self._tokenizer = self.link.tokenizer, from_text(self.link.tokenizer, self.link.tokenizer_config)
-        return self._tokenizer[1]
+        if self.link is not None:
+            return self.link.hf_tokenizer
+        return load_tokenizer(self.backbone) if self.backbone else None
 
     def setup(self, stage: str) -> None:
         """Meets the data, readies the network and what makes runs exact."""
