@@ -106,7 +106,7 @@ def answer(network: PreTrainedModel, prompts: Sequence[Sequence[int]], settings:
 def answer_sorted(
     network: PreTrainedModel, prompts: Sequence[Sequence[int]], at_once: int, seed: int
 ) -> list[list[int]]:
-    """What an encoder-decoder says by its own generation config, in the order of its inputs.
+    """What a network says by its own generation config, in the order of its inputs.
 
     Args:
         network: With the generation config.

@@ -65,10 +65,10 @@ def start_run(task: Task, name: str) -> None:
 
 
 def _other_head(task: Task, saved: dict[str, Any]) -> str | None:
-    """The auto class of a checkpoint's network, if it isn't the task's."""
+    """The auto class of a checkpoint's network, if it is none of the task's."""
     own = getattr(task, "auto_class", None)  # a mixture takes what it gets
     theirs: str | None = saved[KEY]["link"].get("auto_class")
-    return theirs if own and theirs != own else None
+    return theirs if own and theirs not in (own, *getattr(task, "heads", ())) else None
 
 
 def _take_arguments(task: Task, arguments: dict[str, Any]) -> None:

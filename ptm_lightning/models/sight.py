@@ -3,7 +3,22 @@
 import torch
 from transformers import PreTrainedModel
 
+from ptm_lightning.errors import UserError
+
 PLACES = 8
+
+
+def refuse_sight(network: PreTrainedModel) -> None:
+    """Refuses a network that isn't causal, and would see what it is to say.
+
+    Raises:
+        UserError: Its predictions see later tokens.
+    """
+    if sees_later_places(network):
+        raise UserError(
+            f"--model.architecture {network.config.model_type}: its predictions see later tokens; "
+            "take a causal one, such as gpt2, llama or qwen3"
+        )
 
 
 @torch.no_grad()

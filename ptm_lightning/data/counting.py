@@ -1,0 +1,39 @@
+"""Conversations on what number comes next, made by rule: to try dialogue with, where no real ones come along."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ptm_lightning.data.formats import Row
+from ptm_lightning.data.noise import Purpose, hash64
+from ptm_lightning.data.number_words import english, german
+
+ROWS = 3000
+TURNS = 4
+"""Questions of the longest conversation."""
+GERMAN = "Answer in German."
+AGAIN = "And then?"
+
+
+def conversations() -> Iterator[Row]:
+    """One to four questions on numbers from 10 to 89, each with its answer; some need what was said before.
+
+    The system asks for German in half of them.
+
+    Returns:
+        An iterator of {"messages"}, always the same.
+    """
+    for row in range(ROWS):
+        system, count, number, step, *again = hash64(0, row, np.arange(4 + TURNS), Purpose.SAMPLE).tolist()
+        say = german if system % 2 else english
+        messages = [{"role": "system", "content": GERMAN}] if system % 2 else []
+        number, step = 10 + number % 80, 1 if step % 2 else -1
+        for turn in range(1 + count % TURNS):
+            if turn == 0 or again[turn] % 2:
+                step = -step if turn else step
+                asked = f"What comes {'after' if step > 0 else 'before'} {english(number)}?"
+            else:
+                asked = AGAIN
+            number += step
+            messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": say(number)}]
+        yield {"messages": messages}
