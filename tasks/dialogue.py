@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field, replace
 from typing import ClassVar
 
-import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch

@@ -5,7 +5,7 @@ reply and what ends with it, and are only believed where both are, token by toke
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from ptm_lightning.data.tokenizer import frame, raw
 from ptm_lightning.errors import UserError
 
 SYSTEM, USER, ASSISTANT = ROLES = ("system", "user", "assistant")
-Message = Mapping[str, str]
+Message = dict[str, str]
 """Its role and its content."""
 PROBE = ({"role": USER, "content": "a"}, {"role": ASSISTANT, "content": "b"})
 
@@ -31,7 +31,7 @@ def role_token(role: str) -> str:
 
 
 def with_chat_template(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedTokenizerFast, NewTokens]:
-    """A tokenizer with a chat template: as it is if it has one, else a copy with a simple one and a token for each role.
+    """A tokenizer with a chat template: as it is if it has one, else a copy with a simple one.
 
     Args:
         tokenizer: Stays as it is.
@@ -46,7 +46,9 @@ def with_chat_template(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedTo
         return tokenizer, {}
     end = tokenizer.eos_token or tokenizer.sep_token
     if end is None:
-        raise UserError("--data.tokenizer: it has no chat template, and no eos (or sep) token to end a turn; give another")
+        raise UserError(
+            "--data.tokenizer: it has no chat template, and no eos (or sep) token to end a turn; give another"
+        )
     known, plain = tokenizer.get_vocab(), raw(tokenizer)
     new = {
         role_token(role): plain.encode(role, add_special_tokens=False).ids
@@ -65,7 +67,9 @@ def _template(before: Sequence[str], end: str) -> str:
     begin, end, ask = (json.dumps(text) for text in ("".join(before), end, role_token(ASSISTANT)))
     return (
         "{{ " + begin + " }}{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
-        "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + " + end + " }}{% endgeneration %}"
+        "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + "
+        + end
+        + " }}{% endgeneration %}"
         "{% else %}{{ message['content'] + " + end + " }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ " + ask + " }}{% endif %}"
     )
@@ -86,9 +90,7 @@ class Chat:
             UserError: The template refuses it.
         """
         try:
-            return str(
-                self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask)
-            )
+            return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask))
         except TemplateError as error:
             raise UserError(
                 f"--data.tokenizer: its chat template refuses {_shown(messages)} ({error}); change the conversations, "
@@ -116,8 +118,8 @@ class Chat:
         ends = {next((id_ for id_ in reversed(ids[span.first : span.last]) if id_ in special), None) for span in spans}
         if len(ends) > 1 or None in ends:
             raise UserError(
-                "--data.tokenizer: its chat template ends the assistant's turns with no special token, so that a network "
-                "couldn't learn where to stop; give another tokenizer"
+                "--data.tokenizer: its chat template ends the assistant's turns with no special token, so that a "
+                "network couldn't learn where to stop; give another tokenizer"
             )
         return int(ends.pop() or 0)
 
@@ -142,8 +144,8 @@ class Chat:
             rest = str(self._tokenizer.decode(ids[first + size : last]))
             if not size or rest.strip():
                 raise UserError(
-                    f"{_shown(messages)}: the assistant's words hold {self._name(end_id)}, which ends a turn, or don't end "
-                    f"with it (turn {turn + 1}); take it out, or leave the conversation out"
+                    f"{_shown(messages)}: the assistant's words hold {self._name(end_id)}, which ends a turn, or don't "
+                    f"end with it (turn {turn + 1}); take it out, or leave the conversation out"
                 )
             found.append(Span(first, first + size))
         return ids, found
@@ -160,8 +162,8 @@ class Chat:
             says = tail.startswith(head) and messages[turn]["content"].strip() in tail[len(head) :]
             if not begins or not says:
                 raise UserError(
-                    f"--data.tokenizer: its chat template doesn't go on with {_shown(messages)} as it began, so that the "
-                    f"assistant's tokens can't be told (turn {turn + 1}); --data.learn last may do, or another tokenizer"
+                    f"--data.tokenizer: its chat template doesn't go on with {_shown(messages)} as it began, so "
+                    f"that the assistant's tokens can't be told (turn {turn + 1}); try --data.learn last or another tokenizer"
                 )
             spans.append(Span(len(before), len(through)))
         return whole, spans

@@ -6,7 +6,7 @@ message stays, and what then is left of the conversation makes rows of its own: 
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +22,7 @@ FIELDS = ("messages",)
 REPLIES = 100_000
 """Different replies that are counted, to know the commonest."""
 BEGINS = -1
-"""Marks the first token of a row; 0 is to be read, and a token that is to be said has the number of its turn, from 1."""
+"""Marks the first token of a row; others have the number of the turn that they are to be said in, or 0."""
 CUT_ROWS = "rows that begin after turns that don't fit"
 LONG_TURNS, LONG_REPLIES = "replies to turns that are too long", "replies that are too long"
 Learn = Literal["all", "last"]
@@ -37,7 +37,7 @@ class TokenRow(NamedTuple):
     """For each the number of the turn that it is to be said in; 0 if it is only read."""
 
 
-def messages_of(row: Row, where: str, *, ask: bool = False) -> list[Message]:
+def messages_of(row: Mapping[str, Any], where: str, *, ask: bool = False) -> list[Message]:
     """A row's messages, checked; a text alone is what the user says, and texts are the user's and assistant's by turns.
 
     Args:
@@ -102,13 +102,13 @@ class ConversationReader:
     learn: Learn
     fields: tuple[str, ...] = FIELDS
     together: tuple[str, ...] = FIELDS
+    key: Any = field(init=False)
+    """All that the rows depend on."""
     _said: Counter[str] = field(default_factory=Counter)
     _counts: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def key(self) -> Any:
-        """All that the rows depend on."""
-        return ["chat", self.chat.template, self.target_frame, self.max_prompt, self.max_reply, self.learn]
+    def __post_init__(self) -> None:
+        self.key = ["chat", self.chat.template, self.target_frame, self.max_prompt, self.max_reply, self.learn]
 
     def take(self, row: Row, where: str) -> None:
         """Counts the replies of a training row."""

@@ -18,11 +18,12 @@ AGAIN = "And then?"
 def conversations() -> Iterator[Row]:
     """One to four questions on numbers from 10 to 89, each with its answer; some need what was said before.
 
-    The system asks for German in half of them.
+    The system asks for German in half of them. None comes twice.
 
     Returns:
         An iterator of {"messages"}, always the same.
     """
+    seen: set[str] = set()
     for row in range(ROWS):
         system, count, number, step, *again = hash64(0, row, np.arange(4 + TURNS), Purpose.SAMPLE).tolist()
         say = german if system % 2 else english
@@ -36,4 +37,6 @@ def conversations() -> Iterator[Row]:
                 asked = AGAIN
             number += step
             messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": say(number)}]
-        yield {"messages": messages}
+        if (text := str(messages)) not in seen:
+            seen.add(text)
+            yield {"messages": messages}
