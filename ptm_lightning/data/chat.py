@@ -162,8 +162,8 @@ class Chat:
             says = tail.startswith(head) and messages[turn]["content"].strip() in tail[len(head) :]
             if not begins or not says:
                 raise UserError(
-                    f"--data.tokenizer: its chat template doesn't go on with {_shown(messages)} as it began, so "
-                    f"that the assistant's tokens can't be told (turn {turn + 1}); try --data.learn last or another tokenizer"
+                    f"--data.tokenizer: its chat template doesn't go on with {_shown(messages)} as it began, so that "
+                    f"the assistant's tokens can't be told (turn {turn + 1}); give another, or try --data.learn last"
                 )
             spans.append(Span(len(before), len(through)))
         return whole, spans

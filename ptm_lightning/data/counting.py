@@ -25,18 +25,24 @@ def conversations() -> Iterator[Row]:
     """
     seen: set[str] = set()
     for row in range(ROWS):
-        system, count, number, step, *again = hash64(0, row, np.arange(4 + TURNS), Purpose.SAMPLE).tolist()
-        say = german if system % 2 else english
+        system, count, number, step, *kinds = hash64(0, row, np.arange(4 + TURNS), Purpose.SAMPLE).tolist()
         messages = [{"role": "system", "content": GERMAN}] if system % 2 else []
         number, step = 10 + number % 80, 1 if step % 2 else -1
-        for turn in range(1 + count % TURNS):
-            if turn == 0 or again[turn] % 2:
-                step = -step if turn else step
-                asked = f"What comes {'after' if step > 0 else 'before'} {english(number)}?"
-            else:
-                asked = AGAIN
+        for turn, kind in enumerate(kinds[: 1 + count % TURNS]):
+            again = turn > 0 and kind % 2 == 0
+            step = step if again or turn == 0 else -step
+            asked = AGAIN if again else f"What comes {'after' if step > 0 else 'before'} {english(number)}?"
+            answer = _in_german(number, step) if system % 2 else _in_english(number, step)
+            messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
             number += step
-            messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": say(number)}]
         if (text := str(messages)) not in seen:
             seen.add(text)
             yield {"messages": messages}
+
+
+def _in_english(number: int, step: int) -> str:
+    return f"{'After' if step > 0 else 'Before'} {english(number)} comes {english(number + step)}."
+
+
+def _in_german(number: int, step: int) -> str:
+    return f"{'Nach' if step > 0 else 'Vor'} {german(number)} kommt {german(number + step)}."

@@ -33,6 +33,8 @@ def sees_later_places(network: PreTrainedModel) -> bool:
     ids = torch.arange(PLACES, device=network.device)[None] % network.config.vocab_size
     other = ids.clone()
     other[0, -1] = 0
-    before, after = (network(input_ids=each).logits[0, :-1] for each in (ids, other))
+    before, after = (
+        network(input_ids=each, attention_mask=torch.ones_like(each)).logits[0, :-1] for each in (ids, other)
+    )
     network.train(training)
     return not torch.allclose(before, after, rtol=0, atol=1e-5 * float(before.abs().max()) + 1e-8)
