@@ -72,13 +72,9 @@ class DialogueData(ExampleData):
         chat = Chat(self.hf_tokenizer)
         return ConversationReader(chat, self._target_frame, self._max_prompt, self.max_target_length, self.learn)
 
-    def setup(self, stage: str) -> None:
-        """Opens the stores."""
-        super().setup(stage)
-        self.chat = Chat(self.hf_tokenizer)
-
     def make_frame(self) -> Frame:
         """None: the template has all that stands around a text."""
+        self.chat = Chat(self.hf_tokenizer)
         return Frame((), ())
 
     @property
@@ -119,7 +115,7 @@ class DialogueData(ExampleData):
 
     def _make_link(self) -> Link:
         frame, validation = self._target_frame, None if self._predicts() else self.corpus.validation
-        end = Chat(self.hf_tokenizer).end_id if frame is None else frame.after[-1]
+        end = self.chat.end_id if frame is None else frame.after[-1]
         side = {
             "fields": ["source", "reference"],
             "max_length": self.max_target_length,
@@ -163,7 +159,7 @@ class DialogueData(ExampleData):
 
     def facts(self) -> dict[str, str]:
         """How many conversations and replies there are, and how many don't fit."""
-        told = {f"dialogue: {name}": f"{count:,}" for name, count in self.corpus.provenance["dialogue"].items()}
+        told = {name: f"{count:,}" for name, count in self.corpus.provenance["dialogue"].items()}
         return super().facts() | told
 
     def show_row(self, batch: Batch, row: int) -> str:
@@ -171,16 +167,16 @@ class DialogueData(ExampleData):
         return show_row(batch, row, self.hf_tokenizer)
 
     def _say_what_is_cut(self) -> None:
-        counts = self.corpus.provenance["dialogue"]
-        lengths = f"--data.max_length {self.max_length}"
-        for what, flag in {
-            CUT_ROWS: lengths,
-            LONG_TURNS: f"{lengths}, left out",
-            LONG_REPLIES: f"--data.max_target_length {self.max_target_length}, left out",
-        }.items():
-            if counts.get(what):
-                total = counts.get("rows" if what == CUT_ROWS else "replies", 0)
-                say(f"{flag}: {counts[what]:,} {what}; {total:,} {'rows' if what == CUT_ROWS else 'others'} in all")
+        counts = {CUT_ROWS: 0, LONG_TURNS: 0, LONG_REPLIES: 0, **self.corpus.provenance["dialogue"]}
+        length = f"--data.max_length {self.max_length}"
+        if cut := counts[CUT_ROWS]:
+            say(
+                f"{length}: {cut:,} of {counts['rows']:,} {CUT_ROWS}, which don't fit; whole turns are cut from the left"
+            )
+        target = f"--data.max_target_length {self.max_target_length}"
+        for what, flag in {LONG_TURNS: length, LONG_REPLIES: target}.items():
+            if left_out := counts[what]:
+                say(f"{flag}: {left_out:,} {what} are left out; {counts['replies']:,} others are not")
 
 
 class Dialogue(TextGeneration):

@@ -76,9 +76,15 @@ def _template(before: Sequence[str], end: str) -> str:
 
 
 class Chat:
-    """Renders conversations by a tokenizer's template."""
+    """Renders conversations by a tokenizer's template.
+
+    Raises:
+        UserError: It has none.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        if not tokenizer.chat_template:
+            raise UserError("--model.backbone: its tokenizer has no chat template, for it can't converse; fit it first")
         self.template: Any = tokenizer.chat_template
         self._tokenizer = tokenizer
         self._plain = raw(tokenizer)

@@ -23,7 +23,7 @@ REPLIES = 100_000
 """Different replies that are counted, to know the commonest."""
 BEGINS = -1
 """Marks the first token of a row; others have the number of the turn that they are to be said in, or 0."""
-CUT_ROWS = "rows that begin after turns that don't fit"
+CUT_ROWS = "rows that lack earlier turns"
 LONG_TURNS, LONG_REPLIES = "replies to turns that are too long", "replies that are too long"
 Learn = Literal["all", "last"]
 """Which of the assistant's turns are targets."""

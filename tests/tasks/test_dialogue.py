@@ -25,6 +25,8 @@ from ptm_lightning.testing_case import tiny
 from ptm_lightning.testing_texts import example
 
 KINDS = ("gpt2", "bart")
+LIVELY: dict[str, Any] = {"gpt2": {}, "bart": {"init_std": 0.3}}
+"""Overrides with which a network says more than the commonest reply."""
 DATA: dict[str, Any] = {"max_length": 80, "max_target_length": 20, "batch_size": 8, "vocab_size": 300}
 
 
@@ -107,7 +109,7 @@ def test_the_loss_of_a_batch_is_transformers_own(tmp_path: Path, kind: str):
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_what_transformers_generates(tmp_path: Path, kind: str):
     """From the exported folder, for one conversation at a time, by its chat template and its generation config."""
-    learning = {"architecture": kind, "learning_rate": 3e-3}
+    learning = {"architecture": kind, "learning_rate": 3e-3, "overrides": tiny(kind) | LIVELY[kind]}
     task, data = prepared(rows_file(tmp_path), learning, steps=20, validation_share=0.3, max_length=200)
     seen: list[Any] = []
     task.measure = lambda *texts: seen.extend(zip(*texts, strict=True)) or {}
@@ -193,10 +195,11 @@ def test_what_is_cut_and_left_out_is_said(tmp_path: Path, caplog: pytest.LogCapt
     for i in range(4):
         rows += [[f"{'river ' * 90}{i}", "cat"], [f"a {i}", "river " * 90], [f"b {i}", "cat", "river " * 90, "cat"]]
     source = write(tmp_path / "rows.jsonl", [{"turns": row} for row in rows])
-    prepared(source, max_length=60, validation=[str(rows_file(tmp_path))], test_share=0)
-    assert "--data.max_length 60, left out: 8 replies to turns that are too long" in caplog.text
-    assert "--data.max_target_length 20, left out: 4 replies that are too long; 424 others in all" in caplog.text
-    assert "rows that begin after turns that don't fit" in caplog.text
+    other = write(tmp_path / "other.jsonl", [{"turns": ["1", "cat"]}])
+    prepared(source, max_length=60, validation=[str(other)], test_share=0)
+    assert "--data.max_length 60: 8 replies to turns that are too long are left out; 425 others" in caplog.text
+    assert "--data.max_target_length 20: 4 replies that are too long are left out; 425 others are not" in caplog.text
+    assert "rows that lack earlier turns, which don't fit" in caplog.text
 
 
 @pytest.mark.parametrize(
