@@ -170,7 +170,9 @@ class DialogueData(ExampleData):
         counts = {CUT_ROWS: 0, LONG_TURNS: 0, LONG_REPLIES: 0, **self.corpus.provenance["dialogue"]}
         length = f"--data.max_length {self.max_length}"
         if cut := counts[CUT_ROWS]:
-            say(f"{length}: {cut:,} of {counts['rows']:,} {CUT_ROWS}, which don't fit; turns are cut whole")
+            say(
+                f"{length}: {cut:,} of {counts['rows']:,} rows lack earlier turns, which don't fit; whole turns are cut"
+            )
         target = f"--data.max_target_length {self.max_target_length}"
         for what, flag in {LONG_TURNS: length, LONG_REPLIES: target}.items():
             if left_out := counts[what]:

@@ -199,7 +199,7 @@ def test_what_is_cut_and_left_out_is_said(tmp_path: Path, caplog: pytest.LogCapt
     prepared(source, max_length=60, validation=[str(other)], test_share=0)
     assert "--data.max_length 60: 8 replies to turns that are too long are left out; 425 others" in caplog.text
     assert "--data.max_target_length 20: 4 replies that are too long are left out; 425 others are not" in caplog.text
-    assert "rows that lack earlier turns, which don't fit" in caplog.text
+    assert "rows lack earlier turns, which don't fit" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -333,3 +333,21 @@ def test_the_preset_runs_from_nothing(
     assert (tmp_path / "run" / "model" / "chat_template.jinja").exists()
     assert main(["fit", "--config", "dialogue", "--init_from=run", *short, "--run_dir=next"]) == 0
     assert "with a new head" not in "".join(capfd.readouterr())
+
+
+def test_a_pretraining_learns_to_converse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: Path):
+    """The run of a pretraining gets the roles' tokens; the run that goes on from it resumes with them."""
+    monkeypatch.chdir(tmp_path)
+    source = rows_file(tmp_path)
+    small = [f"--model.overrides={json.dumps(tiny('gpt2'))}", "--data.vocab_size=400", "--data.max_length=80"]
+    short = ["--trainer.accelerator=cpu", "--trainer.max_steps=2"]
+    assert main(["fit", "--model=CausalLM", f"--data.train={corpus}", *small, *short, "--run_dir=gpt"]) == 0
+    talk = ["--model=Dialogue", f"--data.train={source}", "--data.max_length=80", "--data.max_target_length=20"]
+    assert main(["fit", *talk, "--init_from=gpt", *short, "--run_dir=chat"]) == 0
+    tokenizer = AutoTokenizer.from_pretrained("chat/model")
+    before = len(AutoTokenizer.from_pretrained("gpt/model"))
+    assert tokenizer.convert_tokens_to_ids(["<|system|>", "<|user|>", "<|assistant|>"]) == [*range(before, before + 3)]
+    assert main(["fit", "--resume=chat", "--trainer.max_steps=3"]) == 0
+    network = GPT2LMHeadModel.from_pretrained("chat/model")
+    assert network.config.vocab_size == before + 3
+    assert network.generation_config.eos_token_id == tokenizer.eos_token_id
