@@ -23,6 +23,10 @@ FORGETFUL = (  # as those that leave out what was thought in earlier turns
     "{{ m['content'] }}{% else %}{{ m['content'].split('|')[-1] }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+ONE_END = (
+    "{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"
+    "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+)
 ENDLESS = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"

@@ -116,18 +116,17 @@ class Chat:
         """The special token that ends what the assistant says.
 
         Raises:
-            UserError: The template has none, or its beginnings of a conversation aren't beginnings of the whole.
+            UserError: The template has none.
         """
-        messages = [*PROBE, *PROBE]
-        ids, spans = self._unended(messages, (1, 3))
+        ids, (span,) = self._unended(PROBE, (1,))
         special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)
-        ends = {next((id_ for id_ in reversed(ids[span.first : span.last]) if id_ in special), None) for span in spans}
-        if len(ends) > 1 or None in ends:
+        end = next((id_ for id_ in reversed(ids[span.first : span.last]) if id_ in special), None)
+        if end is None:
             raise UserError(
                 "--data.tokenizer: its chat template ends the assistant's turns with no special token, so that a "
                 "network couldn't learn where to stop; give another tokenizer"
             )
-        return int(ends.pop() or 0)
+        return end
 
     def replies(self, messages: Sequence[Message], turns: Sequence[int]) -> tuple[list[int], list[Span]]:
         """A conversation that ends with a reply, and where the assistant's words stand in it.

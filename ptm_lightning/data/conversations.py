@@ -148,48 +148,44 @@ class ConversationReader:
         make = self._causal_row if self.target_frame is None else self._two_sided_row
         turn = len(messages) - 1
         while turn > 0:
-            first, row = turn, None
+            first = turn
             prompt = fit_prompt(self.chat, messages[:turn], self.max_prompt)
             if prompt is None:
                 self._counts[LONG_TURNS] += 1
-            else:
-                first, row = make(messages, turn, *prompt)
-            if prompt is not None and row is not None:
+            elif (row := make(messages, turn, *prompt)) is not None:
                 self._counts["rows"] += 1
                 self._counts[CUT_ROWS] += prompt[0] > 0
+                if self.target_frame is None:  # the replies that stand in the row are done
+                    first = prompt[0] + (messages[0]["role"] == SYSTEM)
                 yield row
             if self.learn == "last":
                 return
             turn = max((n for n in range(first) if messages[n]["role"] == ASSISTANT), default=0)
 
-    def _two_sided_row(
-        self, messages: list[Message], turn: int, dropped: int, prompt: list[int]
-    ) -> tuple[int, TokenRow | None]:
-        """The turn that the first target is in, and the row; None if the reply is too long."""
+    def _two_sided_row(self, messages: list[Message], turn: int, dropped: int, prompt: list[int]) -> TokenRow | None:
+        """What ends with a reply; None if that is too long."""
         assert self.target_frame is not None
         (said,) = self.chat.encode([messages[turn]["content"]])
         said = [*self.target_frame.before, *said, *self.target_frame.after]
         if not self._fits(len(said)):
-            return turn, None
-        return turn, TokenRow([*prompt, *said], [0] * len(prompt) + [turn + 1] * len(said))
+            return None
+        return TokenRow([*prompt, *said], [0] * len(prompt) + [turn + 1] * len(said))
 
-    def _causal_row(
-        self, messages: list[Message], turn: int, dropped: int, prompt: list[int]
-    ) -> tuple[int, TokenRow | None]:
-        """The same of a row in which earlier replies are targets, too."""
+    def _causal_row(self, messages: list[Message], turn: int, dropped: int, prompt: list[int]) -> TokenRow | None:
+        """The same where earlier replies are targets, too."""
         kept, numbers = _without(messages[: turn + 1], dropped)
         learned = [n for n, message in enumerate(kept) if message["role"] == ASSISTANT]
         learned = learned if self.learn == "all" else learned[-1:]
         ids, spans = self.chat.replies(kept, learned)
         first, last = spans[-1]
         if not self._fits(last - first):
-            return turn, None
+            return None
         turns = [0] * last
         turns[first:] = [turn + 1] * (last - first)
         for n, (first, last) in zip(learned[:-1], spans, strict=False):
             if self._fits(last - first):
                 turns[first:last] = [numbers[n] + 1] * (last - first)
-        return numbers[learned[0]], TokenRow(ids[: len(turns)], turns)
+        return TokenRow(ids[: len(turns)], turns)
 
     def _fits(self, size: int) -> bool:
         fits = size <= self.max_reply

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_templates import CHATML, ENDLESS, FORGETFUL, LLAMA, NO_SYSTEM, chat_tokenizer
+from chat_templates import CHATML, ENDLESS, FORGETFUL, LLAMA, NO_SYSTEM, ONE_END, chat_tokenizer
 from transformers import AutoTokenizer
 
 from ptm_lightning.data.chat import Chat, role_token, with_chat_template
@@ -69,6 +69,11 @@ def test_a_template_that_changes_what_was_said_is_refused_but_for_the_last_reply
     with pytest.raises(UserError, match=r"doesn't go on with the conversation that begins with 'what.*learn last"):
         chat.replies(talk, (2, 4))
     assert len(chat.replies(talk, (4,))[1]) == 1
+    once = Chat(chat_tokenizer(ONE_END))  # it ends the whole conversation, and no turn
+    with pytest.raises(UserError, match=r"as it began"):
+        once.replies(TALK, (2, 4))
+    ids, ((first, last),) = once.replies(TALK, (4,))
+    assert (ids[:first], last) == (once.prompt(TALK[:4]), len(ids))
 
 
 def test_what_cant_be_learned_is_refused():

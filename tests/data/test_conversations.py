@@ -12,7 +12,7 @@ from chat_templates import CHATML, chat_tokenizer
 from ptm_lightning.data.builtin import BUILTIN
 from ptm_lightning.data.chat import Chat, with_chat_template
 from ptm_lightning.data.columns import with_more_columns
-from ptm_lightning.data.conversations import BEGINS, ConversationReader, messages_of
+from ptm_lightning.data.conversations import BEGINS, LONG_REPLIES, LONG_TURNS, ConversationReader, messages_of
 from ptm_lightning.data.counting import AGAIN, GERMAN
 from ptm_lightning.data.example_store import ExampleStore, write_examples
 from ptm_lightning.data.formats import as_text
@@ -77,14 +77,15 @@ def test_every_reply_that_fits_is_learned_once(seed: int, template: str | None):
         assert ids[: len(chat.prompt(kept[:-1]))] == chat.prompt(kept[:-1])
         assert turns.count(last + 1) == size - behind
         learned += sorted({turn - 1 for turn in turns if turn})
-    fitting = []
-    for turn in range(len(messages)):
-        if messages[turn]["role"] == "assistant":
-            _, size = sizes(chat, messages, turn)
-            fitting += [turn] if size is not None and size - behind <= 12 else []
+    replies = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+    all_sizes = [sizes(chat, messages, turn)[1] for turn in replies]
+    fitting = [n for n, size in zip(replies, all_sizes, strict=True) if size is not None and size - behind <= 12]
     assert learned == fitting
     made.take({"messages": messages}, "")
-    assert made.facts()["dialogue"].get("replies", 0) == len(learned)
+    counts = made.facts()["dialogue"]
+    assert counts.get("replies", 0) == len(learned)
+    told = [counts.get(what, 0) for what in (LONG_TURNS, LONG_REPLIES)]
+    assert told == [all_sizes.count(None), sum(size is not None and size - behind > 12 for size in all_sizes)]
 
 
 @pytest.mark.parametrize("seed", range(6))
