@@ -86,7 +86,12 @@ class DialogueData(ExampleData):
     def pad_id(self) -> int:
         """What fills rows; it is known by its place, and may be the end."""
         pad = self.hf_tokenizer.pad_token_id
-        return int(self.hf_tokenizer.eos_token_id if pad is None else pad)
+        return self.end_id if pad is None else int(pad)
+
+    @property
+    def end_id(self) -> int:
+        """What ends a reply."""
+        return self.chat.end_id if self._target_frame is None else self._target_frame.after[-1]
 
     @property
     def _target_frame(self) -> Frame | None:
@@ -114,14 +119,13 @@ class DialogueData(ExampleData):
         return ReplyCollate(Replies(store, evaluate), self.pad_id, two_sided=not self.causal)
 
     def _make_link(self) -> Link:
-        frame, validation = self._target_frame, None if self._predicts() else self.corpus.validation
-        end = self.chat.end_id if frame is None else frame.after[-1]
+        validation = None if self._predicts() else self.corpus.validation
         side = {
             "fields": ["source", "reference"],
             "max_length": self.max_target_length,
             "before": self._max_prompt if self.causal else 0,
-            "last": end,
-            "ids": {"eos_token_id": end, "pad_token_id": self.pad_id},
+            "last": self.end_id,
+            "ids": {"eos_token_id": self.end_id, "pad_token_id": self.pad_id},
             "asked": len(Replies(validation, True).reply_ends) if isinstance(validation, ExampleStore) else 0,
         }
         return replace(super()._make_link(), max_length=max(self.max_length, self.max_target_length), target_side=side)
