@@ -33,7 +33,7 @@ class Link:
     problem_type: str | None = None
     """What the labels are, in transformers' words, such as "regression"; None without labels."""
     target_side: dict[str, Any] = field(default_factory=dict)
-    """Of tasks that answer with text: the prefix of their inputs, the longest answer, how the decoder begins."""
+    """Of tasks that answer with text: the prefix of their inputs, the longest answer, how it begins and ends."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Sources, documents, tokens, loss of a unigram model: for the summary and the model card."""
     new_tokens: dict[str, list[int]] = field(default_factory=dict)

@@ -68,7 +68,7 @@ def _needs_export(task: Task, saved: dict[str, Any]) -> str | None:
     """Why the weights of a checkpoint aren't the task's as they are; None if they are."""
     own = getattr(task, "auto_class", None)  # a mixture takes what it gets
     theirs: str | None = saved[KEY]["link"].get("auto_class")
-    if own and theirs != own:
+    if own and theirs not in (own, *getattr(task, "heads", ())):
         return f"is an {theirs}"
     if saved["hyper_parameters"].get("lora_rank"):
         return "has adapters, which are merged in its export"

@@ -130,7 +130,8 @@ def _read(name: str, told: Any) -> Part:
 
 def _check_heads(parts: list[Part]) -> None:
     """One network has one head. A task whose head isn't always the same, as a mixture's, is no part."""
-    heads = {name: getattr(task, "auto_class", None) for name, task in subclasses(Task).items()}
+    found = {name: getattr(task, "auto_class", None) for name, task in subclasses(Task).items()}
+    heads = {name: head if isinstance(head, str) else None for name, head in found.items()}
     first = heads[parts[0].task.__name__]
     fitting = sorted(name for name, head in heads.items() if head and head == first)
     for part in parts:

@@ -55,6 +55,7 @@ def example(number: int) -> dict[str, Any]:
         "fr": document(4 * number).lower(),
         "label": _NAMES[nth % 6].split()[-1],
         **_question(document(number), number),
+        **_conversation(document(number), number),
         **_tagged(document(number)),
     }
 
@@ -64,6 +65,16 @@ def _tagged(text: str) -> dict[str, Any]:
     tokens, animals = text.split(), {name.split()[-1] for name in _NAMES}
     kinds = ["B-animal" if token in animals else "B-number" if token.isdecimal() else "O" for token in tokens]
     return {"tokens": tokens, "tags": ["I-animal" if a == b == "B-animal" else b for a, b in pairwise(["O", *kinds])]}
+
+
+def _conversation(text: str, number: int) -> dict[str, Any]:
+    """A question on each line, and its place as the answer: messages with roles, and turns that differ from them."""
+    said: list[str] = []
+    for line in text.splitlines():
+        said += [f"where is {line.partition(' on ')[0][:24]} ?", next(place for place in _PLACES if place in line)]
+    roles = [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(said)]
+    system = [{"role": "system", "content": "be short ."}] if number % 3 == 0 else []
+    return {"messages": system + roles, "turns": [content.upper() for content in said]}
 
 
 def _question(context: str, number: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""TextGeneration: what tasks share that answer a text with another one, such as summarization and translation."""
+"""TextGeneration: what tasks share that answer with text, such as summarization, translation and dialogue."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.batch import Batch, later_places
 from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.seq2seq import prompts
 from ptm_lightning.data.target_text import TERM
@@ -19,21 +19,26 @@ from ptm_lightning.finetuning import FineTuning
 from ptm_lightning.generate import Generation, answer_sorted, n_best
 from ptm_lightning.metrics.references import Reference, references_of
 from ptm_lightning.models.build import max_positions
+from ptm_lightning.models.sight import refuse_sight
+from ptm_lightning.models.start import encodes
 from ptm_lightning.terms import Term, Terms, perplexity, token_terms
 
+SEQ2SEQ, CAUSAL = "AutoModelForSeq2SeqLM", "AutoModelForCausalLM"
 GENERATED_ROWS = 64
 """Rows of an evaluation batch that are generated for at a time."""
 
 
 class TextGeneration(FineTuning, ABC):
-    """An encoder-decoder that answers a text with another one.
+    """A network that answers a text with another one: an encoder-decoder, or where `heads` says so a causal one.
 
     References:
         - BART, 2019, https://arxiv.org/abs/1910.13461; T5, 2019, https://arxiv.org/abs/1910.10683
         - label smoothing: Szegedy et al., 2015, https://arxiv.org/abs/1512.00567
     """
 
-    auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
+    auto_class: ClassVar[str] = SEQ2SEQ
+    heads: ClassVar[tuple[str, ...]] = (SEQ2SEQ,)
+    """The auto classes that the task takes."""
     prediction_arguments: ClassVar[tuple[str, ...]] = (
         "max_new_tokens",
         "min_new_tokens",
@@ -110,6 +115,12 @@ class TextGeneration(FineTuning, ABC):
         if self.network is not None:
             self._configure_answers()
 
+    def chosen_head(self) -> str:
+        """The auto class of the network that the task has or, of its `heads`, that it starts with."""
+        if self.link is not None and self.link.auto_class:
+            return self.link.auto_class
+        return SEQ2SEQ if encodes(self) else CAUSAL
+
     def setup(self, stage: str) -> None:
         """Takes over the target's side from the data, for there may be other languages than in training."""
         super().setup(stage)
@@ -118,10 +129,15 @@ class TextGeneration(FineTuning, ABC):
             self.link = replace(self._link, target_side=data.link.target_side)
             self._configure_answers()
         assert self.network is not None
+        if not self.network.config.is_encoder_decoder:
+            refuse_sight(self.network)
         longest, places = self._longest_answer(), max_positions(self.network)
-        if places is not None and longest > places:
+        before = int(self._link.target_side.get("before", 0))
+        if places is not None and before + longest > places:
+            prompt = f", and {before} tokens may stand before the answer" if before else ""
             raise UserError(
-                f"--model.max_new_tokens {longest}: the model has {places} positions; give at most {places}"
+                f"--model.max_new_tokens {longest}: the model has {places} positions{prompt}; "
+                f"give at most {places - before}"
             )
         if self.min_new_tokens > longest:
             raise UserError(f"--model.min_new_tokens {self.min_new_tokens}: the longest answer has {longest} tokens")
@@ -143,10 +159,12 @@ class TextGeneration(FineTuning, ABC):
             "forced_eos_token_id",
             "bad_words_ids",
         )
-        ids = {name: getattr(kept, name) for name in names} | side.get("ids", {})
-        if side and ids["decoder_start_token_id"] is None:
-            ids["decoder_start_token_id"] = side["last"]  # mBART: the last token of the targets comes first
-        config.decoder_start_token_id = ids["decoder_start_token_id"]
+        ids = {name: getattr(kept, name) for name in names}
+        ids |= {"pad_token_id": config.pad_token_id, "eos_token_id": config.eos_token_id} | side.get("ids", {})
+        if config.is_encoder_decoder:
+            if side and ids["decoder_start_token_id"] is None:
+                ids["decoder_start_token_id"] = side["last"]  # mBART: the last token of the targets comes first
+            config.decoder_start_token_id = ids["decoder_start_token_id"]
         settings = Generation(
             max_new_tokens=self._longest_answer(),
             num_beams=self.num_beams,
@@ -156,11 +174,15 @@ class TextGeneration(FineTuning, ABC):
             length_penalty=self.length_penalty,
             no_repeat_ngram_size=self.no_repeat_ngram_size,
         )
-        answers = settings.config(pad_token_id=config.pad_token_id, eos_token_id=config.eos_token_id, **ids)
-        self.network.generation_config = answers
+        self.network.generation_config = settings.config(**ids)
         if side.get("prefix"):
             config.task_specific_params = {side["purpose"]: {"prefix": side["prefix"]}}
         self.link = self._link.with_network(self.auto_class, config)
+
+    def hidden_from(self, batch: Batch, number: int) -> Tensor:
+        """Without a decoder all that comes later, beside other rows and padding."""
+        hidden = super().hidden_from(batch, number)
+        return hidden if "decoder_input_ids" in batch else hidden | later_places(batch, number)
 
     # The loss and the metrics
 
@@ -199,7 +221,7 @@ class TextGeneration(FineTuning, ABC):
         rows = torch.arange(len(examples))
         if self.trainer.state.fn != "fit":
             return rows.tolist()
-        total = int(self._link.provenance["validation"]["documents"])
+        total = int(self._link.target_side["asked"])
         some = min(self.validation_answers, total)
         place = examples.cpu() * some
         return rows[(place + some) // total > place // total].tolist()
@@ -225,7 +247,7 @@ class TextGeneration(FineTuning, ABC):
     # Answers
 
     def answers(self, inputs: list[list[int]]) -> list[str]:
-        """The answers to inputs of the encoder, in their order."""
+        """The answers to inputs of the encoder, or what a causal network says after them, in their order."""
         assert self.network is not None
         return self._decoded(answer_sorted(self.network, inputs, GENERATED_ROWS, self.seed))
 

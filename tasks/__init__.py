@@ -2,6 +2,7 @@
 
 from .causal_lm import CausalLM, CausalLMData
 from .denoising import Denoising, DenoisingData
+from .dialogue import Dialogue, DialogueData
 from .masked_lm import MaskedLM, MaskedLMData
 from .mixture import Mixture, MixtureData
 from .next_sentence import NextSentence, NextSentenceData
@@ -20,6 +21,8 @@ __all__ = [
     "CausalLMData",
     "Denoising",
     "DenoisingData",
+    "Dialogue",
+    "DialogueData",
     "MaskedLM",
     "MaskedLMData",
     "Mixture",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ptm_lightning.data.batch import Batch, Rows, as_batch, frame_rows
+from ptm_lightning.data.batch import Batch, Rows, as_batch, frame_rows, later_places
 from ptm_lightning.data.layout import Frame, LayOut, Pieces, Stream
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Bools, Ints
@@ -20,7 +20,7 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding, faults
 from ptm_lightning.generate import Generation, generate
 from ptm_lightning.models.build import max_positions
-from ptm_lightning.models.sight import sees_later_places
+from ptm_lightning.models.sight import refuse_sight
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Ratio, Term, perplexity, token_terms
 
@@ -186,11 +186,7 @@ class CausalLM(Task):
         """Refuses a network that sees later tokens."""
         super().setup(stage)
         assert self.network is not None
-        if sees_later_places(self.network):
-            raise UserError(
-                f"--model.architecture {self.network.config.model_type}: its predictions see later tokens; "
-                "take a causal one, such as gpt2, llama or qwen3"
-            )
+        refuse_sight(self.network)
         places = max_positions(self.network)
         if stage == "predict" and places is not None and self.max_new_tokens >= places:
             raise UserError(
@@ -200,10 +196,7 @@ class CausalLM(Task):
 
     def hidden_from(self, batch: Batch, number: int) -> torch.Tensor:
         """All that comes later, beside other documents and padding."""
-        hidden = super().hidden_from(batch, number)
-        row, place = divmod(int(batch["target_index"][number]), hidden.shape[1])
-        hidden[row, place + 1 :] = True
-        return hidden
+        return super().hidden_from(batch, number) | later_places(batch, number)
 
     def terms(self, batch: Batch) -> Mapping[str, Term | Ratio]:
         """Cross-entropy of the next tokens, in nats; in evaluation also accuracy, bits per byte, and new sentences."""

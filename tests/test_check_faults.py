@@ -200,7 +200,7 @@ LEAK = "predictions that see what they may not"
 def test_a_network_without_a_causal_mask_is_named(
     corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("ptm_lightning.tasks.causal_lm.sees_later_places", lambda network: False)
+    monkeypatch.setattr("ptm_lightning.tasks.causal_lm.refuse_sight", lambda network: None)
     size = f"--model.overrides={json.dumps(tiny('roberta'))}"
     assert run(corpus, "--model.architecture=roberta", size, task="CausalLM") == 1
     assert failed(capsys.readouterr().out) == [LEAK]

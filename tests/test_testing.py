@@ -49,23 +49,24 @@ OF_A_TASK: dict[str, tuple[Clause, ...]] = {
 """Clauses that hold for some objectives only."""
 
 
+GENERATION: dict[str, Any] = {
+    "max_new_tokens": 3,
+    "min_new_tokens": 24,
+    "num_beams": 3,
+    "length_penalty": Alternative(-9.0, given={"num_beams": 6}),
+    "no_repeat_ngram_size": 1,
+    "temperature": 0.5,
+    "top_p": 0.05,
+    "validation_answers": 2,
+    "head_learning_rate": 0.1,
+    "frozen_layers": 1,
+}
+"""Other values of what all tasks have that answer with text."""
+
 ANSWERS: dict[str, Any] = {
     "arguments": {"temperature": 2.0},  # the most likely answer of an untrained network is empty
     "data": {"max_target_length": 24, "tokenizer_algorithm": "wordpiece", "vocab_size": 120},
-    "alternatives": {
-        "prefix": "say: ",
-        "max_new_tokens": 3,
-        "min_new_tokens": 24,
-        "num_beams": 3,
-        "length_penalty": Alternative(-9.0, given={"num_beams": 6}),
-        "no_repeat_ngram_size": 1,
-        "temperature": 0.5,
-        "top_p": 0.05,
-        "validation_answers": 2,
-        "head_learning_rate": 0.1,
-        "frozen_layers": 1,
-        "architecture": "t5",
-    },
+    "alternatives": GENERATION | {"prefix": "say: ", "architecture": "t5"},
 }
 """Of tasks that answer a text with another one."""
 
@@ -98,6 +99,17 @@ NEEDS: dict[str, dict[str, Any]] = {
             "temperature": 1.0,
             "top_p": Alternative(0.05, given={"temperature": 2.0}),
             "architecture": "llama",
+        },
+    },
+    "Dialogue": {
+        "arguments": {"temperature": 2.0},
+        "data": {"max_length": 80, "max_target_length": 24, "tokenizer_algorithm": "wordpiece", "vocab_size": 120},
+        "alternatives": {
+            **GENERATION,
+            "min_new_tokens": Alternative(24, given={"learning_rate": 0.1}),  # it has learned to end at once
+            "columns": {"messages": "turns"},
+            "architecture": "llama",
+            "max_length": 50,
         },
     },
     "Summarization": ANSWERS,

@@ -102,6 +102,14 @@ def other_documents(batch: Batch, number: int) -> Tensor:
     return others
 
 
+def later_places(batch: Batch, number: int) -> Tensor:
+    """(R, T) bool: what follows, in its row, the place from which a causal network predicts the batch's nth target."""
+    later = torch.zeros_like(batch["document_ids"], dtype=torch.bool)
+    row, place = divmod(int(batch["target_index"][number]), later.shape[1])
+    later[row, place + 1 :] = True
+    return later
+
+
 def in_parts(batch: Batch, size: int) -> Iterator[Batch]:
     """A batch by so many rows at a time, for a text may have thousands of them; what isn't by row stays whole."""
     rows = len(batch["input_ids"])

@@ -171,7 +171,18 @@ def number_words() -> Iterator[Row]:
     return rows
 
 
+def conversations() -> Iterator[Row]:
+    """Conversations on what number comes next, made by rule: to try dialogue.
+
+    Returns:
+        An iterator of {"messages"}, always the same.
+    """
+    rows: Iterator[Row] = import_module("ptm_lightning.data.counting").conversations()
+    return rows
+
+
 BUILTIN: dict[str, Callable[[], Iterator[Row]]] = {
+    "conversations": conversations,
     "entities": entities,
     "modules": modules,
     "number_words": number_words,

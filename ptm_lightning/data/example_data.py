@@ -7,13 +7,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.corpus import Corpus
 from ptm_lightning.data.corpus_text import CorpusSettings
+from ptm_lightning.data.corpus_tokenizer import prepare_tokenizer
 from ptm_lightning.data.example_store import ExampleStore
-from ptm_lightning.data.examples import Reader, prepare_examples
+from ptm_lightning.data.examples import Reader, find_sources, prepare_examples
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
+from ptm_lightning.data.new_words import NewTokens
 from ptm_lightning.data.noise import Ints
 from ptm_lightning.data.predict import Text, predict_texts
 from ptm_lightning.data.store import TokenStore
@@ -118,7 +121,14 @@ class ExampleData(TaskData, ABC):
 
     def open_corpus(self) -> Corpus:
         """Opens the stores of examples; makes first what the cache doesn't have."""
-        return prepare_examples(self.settings(), self.test_share, self.reader(), self.given_tokenizer)
+        settings = self.settings()
+        sources = find_sources(settings)
+        tokenizer, new_tokens = self.make_tokenizer(settings)
+        return prepare_examples(settings, sources, self.test_share, self.reader(), tokenizer, new_tokens)
+
+    def make_tokenizer(self, settings: CorpusSettings) -> tuple[PreTrainedTokenizerFast, NewTokens]:
+        """The model's, one that is given, or one trained on the text; before the reader is made."""
+        return prepare_tokenizer(settings, self.given_tokenizer)
 
     def setup(self, stage: str) -> None:
         """Opens the stores, and says what doesn't fit into a row."""

@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.corpus import Corpus
 from ptm_lightning.data.corpus_text import HUB_SPLITS, CorpusSettings, source_key, text_bytes
-from ptm_lightning.data.corpus_tokenizer import prepare_tokenizer
 from ptm_lightning.data.example_store import Encode, ExampleStore, write_examples
 from ptm_lightning.data.formats import Row, as_text
+from ptm_lightning.data.new_words import NewTokens
 from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.sources import Source, read, resolve
 from ptm_lightning.data.store import store_key, written_once
@@ -56,8 +56,23 @@ class Reader(Protocol):
         """What the task and the model card must know, such as the names of labels."""
 
 
+Sources = Mapping[str, Sequence[Source]]
+"""By the flag that they stand behind."""
+
+
+def find_sources(settings: CorpusSettings) -> Sources:
+    """What the names of the sources mean: a wrong one is refused before any work."""
+    flags = {"--data.train": settings.train, "--data.validation": settings.validation, "--data.test": settings.test}
+    return {flag: resolve(names, flag) for flag, names in flags.items()}
+
+
 def prepare_examples(
-    settings: CorpusSettings, test_share: float, reader: Reader, given: PreTrainedTokenizerFast | None
+    settings: CorpusSettings,
+    sources: Sources,
+    test_share: float,
+    reader: Reader,
+    tokenizer: PreTrainedTokenizerFast,
+    new_tokens: NewTokens,
 ) -> Corpus:
     """Opens the stores of examples; makes first what the cache doesn't have.
 
@@ -66,9 +81,11 @@ def prepare_examples(
 
     Args:
         settings: All that the tokens depend on.
+        sources: What its sources are.
         test_share: Share of the rows to hold out for the test, if there is no source for it.
         reader: The task's.
-        given: The tokenizer of the model that is trained on, if it has one.
+        tokenizer: From `prepare_tokenizer`,
+        new_tokens: as these.
 
     Returns:
         The corpus, its stores each an `ExampleStore`.
@@ -76,10 +93,7 @@ def prepare_examples(
     Raises:
         UserError: For sources that can't be read and rows that don't fit.
     """
-    flags = {"--data.train": settings.train, "--data.validation": settings.validation, "--data.test": settings.test}
-    sources = {flag: resolve(names, flag) for flag, names in flags.items()}
     keys = {flag: [source_key(source, settings.cache) for source in found] for flag, found in sources.items()}
-    tokenizer, new_tokens = prepare_tokenizer(settings, given)
     shares = (0.0 if settings.validation else settings.validation_share, 0.0 if settings.test else test_share)
     recipe = {"columns": settings.columns, "fields": reader.fields, "shares": shares, "reader": reader.key}
     sizes = {flag: len(found) for flag, found in keys.items()}
@@ -113,7 +127,7 @@ class _Builder:
     """Builds the stores of all splits in one folder."""
 
     settings: CorpusSettings
-    sources: Mapping[str, Sequence[Source]]
+    sources: Sources
     reader: Reader
     shares: tuple[float, float]
     tokenizer: Tokenizer

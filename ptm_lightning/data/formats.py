@@ -26,8 +26,12 @@ SplitText = Literal["blank_line", "line"]
 
 
 def as_text(value: Any) -> Any:
-    """The text in a column: tokens with spaces between, and all else as it is."""
-    return " ".join(value) if isinstance(value, list) and all(isinstance(token, str) for token in value) else value
+    """The text in a column: tokens with spaces between, what is said in a conversation line by line, else as it is."""
+    if not isinstance(value, list):
+        return value
+    if said := [part["content"] for part in value if isinstance(part, dict) and isinstance(part.get("content"), str)]:
+        return "\n".join(said)
+    return " ".join(value) if all(isinstance(token, str) for token in value) else value
 
 
 LONGEST_DOCUMENT = 256 << 20  # bytes; a file without blank lines would fill the memory before anything is said
@@ -158,12 +162,6 @@ def read_stream(lines: Iterable[bytes], where: str, text_column: str) -> Placed:
             yield from _json_lines([(number, line)], where)
         elif not line.isspace():
             yield number, {text_column: _decode(line, number, where).removesuffix("\n")}
-
-
-def with_nested(row: Row) -> Row:
-    """A row with the entries of its nested columns beside its own."""
-    nested = {name: inner for value in row.values() if isinstance(value, dict) for name, inner in value.items()}
-    return nested | row
 
 
 def _begins_json_lines(line: bytes) -> bool:

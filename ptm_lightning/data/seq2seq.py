@@ -137,9 +137,14 @@ def prompt_batch(rows: Sequence[Sequence[int]], texts: Sequence[Text], pad_id: i
 
 
 def prompts(batch: Batch) -> list[list[int]]:
-    """The encoder's rows without padding."""
-    rows = zip(batch["input_ids"], batch["document_ids"] > 0, strict=True)
-    return [ids[real].tolist() for ids, real in rows]
+    """What is to be answered, without padding: the encoder's rows; of a causal network's what precedes the targets."""
+    rows = [ids[real].tolist() for ids, real in zip(batch["input_ids"], batch["document_ids"] > 0, strict=True)]
+    if "decoder_input_ids" in batch or "target_index" not in batch:
+        return rows
+    width, firsts = batch["input_ids"].shape[1], dict[int, int]()
+    for place in reversed(batch["target_index"].tolist()):
+        firsts[place // width] = place % width
+    return [ids[: firsts[row] + 1] for row, ids in enumerate(rows)]
 
 
 def target_rows(batch: Batch) -> list[list[int]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from ptm_lightning.data.builtin import BUILTIN
+from ptm_lightning.data.columns import renamed, with_more_columns
 from ptm_lightning.data.formats import (
     READERS,
     SUPPORTED,
@@ -23,7 +24,6 @@ from ptm_lightning.data.formats import (
     format_of,
     read_file,
     read_stream,
-    with_nested,
 )
 from ptm_lightning.errors import UserError, suggest
 
@@ -96,10 +96,10 @@ def read(
         wanted = {name: mapping.get(name, name) for name in (*required, *mapping)}
         needed = frozenset(wanted.values())
         for place, row in rows:
-            if not row.keys() >= needed and not (row := with_nested(row)).keys() >= needed:
+            if not row.keys() >= needed and not (row := with_more_columns(row)).keys() >= needed:
                 _refuse_columns(row, wanted, f"{where}:{place}", flag)
             if mapping:
-                row = _rename(row, mapping)
+                row = renamed(row, mapping)
             if _has_text(row, required, where, place):
                 if check is not None:
                     check(row, f"{where}:{place}")
@@ -260,13 +260,6 @@ def _hub_rows(name: str, flag: str, split: str) -> Iterable[Row]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{flag}: the data set '{name}' of the hub can't be loaded: {reason}") from error
     return rows
-
-
-def _rename(row: Row, mapping: Mapping[str, str]) -> Row:
-    """The row with the task's column names; the user's names for them are gone."""
-    theirs = set(mapping.values())
-    renamed = {name: value for name, value in row.items() if name not in theirs}
-    return renamed | {ours: row[name] for ours, name in mapping.items()}
 
 
 def _refuse_columns(row: Row, wanted: Mapping[str, str], where: str, flag: str) -> NoReturn:

@@ -223,6 +223,7 @@ class TargetTextData(ExampleData, ABC):
             "max_length": self.max_target_length,
             "last": self.frames[1].after[-1],
             "ids": self.decoder_ids(),
+            "asked": 0 if self._predicts() else len(self.corpus.validation),
         }
         return replace(super()._make_link(), max_length=max(self.max_length, self.max_target_length), target_side=side)
 

@@ -108,7 +108,7 @@ def to_text(tokenizer: PreTrainedTokenizerFast) -> tuple[str, dict[str, Any]]:
         tokenizer.json as text, and tokenizer_config.json as a dict.
     """
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder, save_jinja_files=False)  # a chat template is one of the settings
         text, config = (Path(folder, name).read_text(encoding="utf-8") for name in _FILES)
     # Where it was loaded from is no property of the tokenizer, and would make two round trips differ.
     plain = {key: value for key, value in json.loads(config).items() if key not in _ORIGIN}

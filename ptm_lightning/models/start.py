@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
-from transformers import PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel
 
 from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
@@ -61,6 +61,14 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
     if labels is not None:
         labels.write(config)
     return build_network(auto_class, config, start.seed)
+
+
+def encodes(start: Start) -> bool:
+    """Whether what a task starts with is an encoder-decoder; what can't be built from scratch is none."""
+    if start.backbone:
+        return bool(AutoConfig.from_pretrained(start.backbone, trust_remote_code=False).is_encoder_decoder)
+    known = start.architecture in CONFIG_MAPPING
+    return known and bool(CONFIG_MAPPING[start.architecture]().is_encoder_decoder)
 
 
 def meet_data(network: PreTrainedModel, auto_class: str, link: Link, data: Link) -> Link:
