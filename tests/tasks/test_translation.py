@@ -131,7 +131,7 @@ def test_the_export_answers_as_the_run_does(tmp_path: Path, kind: str):
     network, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     said = network.generation_config
     assert (said.num_beams, said.max_new_tokens, said.do_sample) == (2, 12, False)
-    ours = task.answers(prompts(next(iter(module.val_dataloader()))), 4)
+    ours = task.answers(prompts(next(iter(module.val_dataloader()))))
     asked = [row[codes[0]] for row in next(iter(module.val_dataloader()))["rows"]]
     if kind != "m2m100":
         for text, answer in zip(asked, ours, strict=True):
@@ -166,7 +166,7 @@ def test_a_pretrained_t5_gets_its_own_wording(pairs: Path, tmp_path: Path):
     loaded = Translation.load_from_checkpoint(tmp_path / "step.ckpt", weights_only=True)
     (found,) = Trainer(**QUIET).predict(loaded, TranslationData(text=["the cat"]))
     asked = data.predict_batch([*TranslationData(text=["the cat"]).predict_inputs()])
-    assert found[0]["prediction"] == task.answers(prompts(asked), 1)[0]
+    assert found[0]["prediction"] == task.answers(prompts(asked))[0]
 
 
 def test_both_shapes_of_pairs_and_named_columns_give_the_same_rows(pairs: Path, tmp_path: Path):
@@ -206,7 +206,7 @@ def test_scores_are_those_of_all_answers(pairs: Path, caplog: pytest.LogCaptureF
     rows = list(data.corpus.test.rows(range(len(data.corpus.test))))
     inputs = [ids for batch in data.test_dataloader() for ids in prompts(batch)]
     order = [number for batch in data.test_dataloader() for number in batch["examples"].tolist()]
-    answers = [text for _, text in sorted(zip(order, task.answers(inputs, 3), strict=True))]
+    answers = [text for _, text in sorted(zip(order, task.answers(inputs), strict=True))]
     english, german = ([row[name] for row in rows] for name in ("en", "de"))
     for name, value in translation_scores(answers, german, "de").items():
         assert metrics[f"test/{name}"] == pytest.approx(value, abs=1e-4)
