@@ -1,8 +1,42 @@
 """Writing to a trainer's loggers, and taking back what a killed run wrote after its last checkpoint."""
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Literal
 
 from lightning.pytorch.loggers import Logger
+
+from ptm_lightning.limits import sync_buffers
+
+if TYPE_CHECKING:
+    from ptm_lightning.task import Task
+
+
+def record_steps(task: "Task", step: int, rate: float, gradient_norm: float) -> None:
+    """Writes the training metrics since the last time.
+
+    Args:
+        task: Whose running sums begin anew.
+        step: The optimizer steps done.
+        rate: The last step's learning rate.
+        gradient_norm: Of the last step, before clipping.
+    """
+    measured = {"train/learning_rate": rate, "train/gradient_norm": gradient_norm}
+    metrics = task.means(task.summed(task.running_sums), "train") | measured
+    task.running_sums.clear()
+    write_records(task.trainer.loggers, metrics | {"tokens": task.tokens_seen}, step)
+
+
+def record_evaluation(task: "Task", prefix: Literal["val", "test"]) -> None:
+    """Writes the metrics of an evaluation over all batches and processes."""
+    trainer, evaluation = task.trainer, task.evaluation
+    sync_buffers(trainer, on=True)
+    sums = evaluation.over_processes(trainer.strategy, trainer.world_size)
+    evaluation.split = "test" if prefix == "test" else "validation"
+    metrics = task.means(sums, prefix, evaluation.records)
+    fitting = trainer.state.fn == "fit"
+    task.log_dict(metrics, logger=not fitting, sync_dist=True)
+    if fitting and (not trainer.sanity_checking or trainer.num_sanity_val_steps == float("inf")):
+        write_records(trainer.loggers, metrics | {"tokens": task.tokens_seen}, task.global_step)
 
 
 def write_records(loggers: Iterable[Logger], metrics: Mapping[str, float], step: int) -> None:

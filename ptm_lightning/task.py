@@ -1,7 +1,6 @@
 """Task: the one base class of every objective and downstream task."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 from lightning.pytorch import Callback, LightningModule
@@ -14,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
-from ptm_lightning.checkpoint import FORMAT, KEY, record_of
+from ptm_lightning.checkpoint import KEY, record_of
 from ptm_lightning.data.batch import Batch, other_documents
 from ptm_lightning.data.predict import Window
 from ptm_lightning.data.tokenizer import load_tokenizer
@@ -23,21 +22,20 @@ from ptm_lightning.evaluation import Evaluation, Record
 from ptm_lightning.figures import Figure
 from ptm_lightning.limits import check_trainer, sync_buffers
 from ptm_lightning.link import Link
-from ptm_lightning.log import say
 from ptm_lightning.models.dropout import seed_dropout
 from ptm_lightning.models.inputs import network_inputs
 from ptm_lightning.models.kernels import trim_freed_memory
 from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
+from ptm_lightning.models.sizes import SizeName
 from ptm_lightning.models.start import meet_data, start_network
 from ptm_lightning.optim import Schedule, adamw, default_rate, schedule_factor, warmup_steps
-from ptm_lightning.records import truncate_records, write_records
+from ptm_lightning.records import record_evaluation, record_steps, truncate_records
+from ptm_lightning.task_state import state_of, take_state
 from ptm_lightning.terms import RunningSums, Terms, step_loss
 
 if TYPE_CHECKING:
     from ptm_lightning.data.task_data import TaskData
-
-Size = Literal["tiny", "mini", "small", "medium", "base", "large"]
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
@@ -60,7 +58,7 @@ class Task(LightningModule):
     """A pretrained folder or hub name to start from; its tokenizer comes along."""
     architecture: str = "bert"
     """What to build from scratch when there is no backbone: a transformers model type."""
-    size: Size = "tiny"
+    size: SizeName = "tiny"
     """BERT's published dimensions, from 2 layers of 128 (tiny) to 24 of 1024 (large)."""
     overrides: dict[str, Any] | None = None
     """Fields of the network's config to set otherwise, such as num_hidden_layers."""
@@ -210,8 +208,7 @@ class Task(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW and a schedule that moves by optimizer steps."""
         optimizer = self.optimizer()
-        schedule = {"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return [optimizer], [{"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"}]
 
     def optimizer(self) -> Optimizer:
         """AdamW, fused."""
@@ -255,11 +252,8 @@ class Task(LightningModule):
         self.tokens_seen += self._step_tokens
         if self._logs(step := self.global_step + 1):
             assert self._gradient_norm is not None
-            measured = {"train/learning_rate": rate, "train/gradient_norm": float(self._gradient_norm)}
-            metrics = self.means(self.summed(self.running_sums), "train") | measured
-            self.running_sums.clear()
+            record_steps(self, step, rate, float(self._gradient_norm))
             trim_freed_memory()
-            write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, step)
 
     def _logs(self, step: int) -> bool:
         return bool(step % self.trainer.log_every_n_steps == 0)  # type: ignore[attr-defined]
@@ -275,29 +269,18 @@ class Task(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics over all batches and processes."""
-        self._finish_evaluation("val")
+        record_evaluation(self, "val")
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
 
     def on_test_epoch_end(self) -> None:
         """Logs the metrics over all batches and processes."""
-        self._finish_evaluation("test")
+        record_evaluation(self, "test")
 
     def predict_step(self, window: Window, batch_idx: int) -> list[dict[str, Any]]:
         """The predictions for a window of texts, in their order."""
-        batches = map(self.trainer.strategy.batch_to_device, window)
-        return window.in_order(chain.from_iterable(map(self.predictions, batches)))
-
-    def _finish_evaluation(self, prefix: str) -> None:
-        sync_buffers(self.trainer, on=True)
-        sums = self.evaluation.over_processes(self.trainer.strategy, self.trainer.world_size)
-        self.evaluation.split = "test" if prefix == "test" else "validation"
-        metrics = self.means(sums, prefix, self.evaluation.records)
-        fitting = self.trainer.state.fn == "fit"
-        self.log_dict(metrics, logger=not fitting, sync_dist=True)
-        if fitting and (not self.trainer.sanity_checking or self.trainer.num_sanity_val_steps == float("inf")):
-            write_records(self.trainer.loggers, metrics | {"tokens": self.tokens_seen}, self.global_step)
+        return window.in_order(map(self.predictions, map(self.trainer.strategy.batch_to_device, window)))
 
     def means(self, sums: RunningSums, prefix: str, records: Sequence[Record] = ()) -> dict[str, float]:
         """The metrics of some batches by name, with those of their examples; none of no batch."""
@@ -311,27 +294,13 @@ class Task(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what loading needs besides the weights."""
-        checkpoint[KEY] = {
-            "format": FORMAT,
-            "task": type(self).__name__,
-            "link": self._link.state(),
-            "total_steps": self.total_steps,
-            "tokens_seen": self.tokens_seen,
-            "running_sums": self.summed(self.running_sums).state(),
-        }
+        checkpoint[KEY] = state_of(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on from a checkpoint, or is built from it."""
-        record = record_of(checkpoint)
-        self.link = self.link or Link(**record["link"])
-        self.tokens_seen = record["tokens_seen"]
-        if self._trainer is None or self.trainer.is_global_zero:  # the first process has the sums of all
-            self.running_sums.restore(record["running_sums"], self.device)
-        self.configure_model()
+        take_state(self, record_of(checkpoint))
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self._resumed_at = checkpoint["global_step"]
-            if self.schedule != "constant" and record["total_steps"] != self.total_steps:
-                say(f"the schedule now ends at step {self.total_steps}, before it was {record['total_steps']}")
 
 
 declare_arguments(Task)

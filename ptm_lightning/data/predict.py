@@ -62,9 +62,9 @@ class Window:
         for begin in range(0, len(self.order), self.size):
             yield self.collate([self.texts[number] for number in self.order[begin : begin + self.size]])
 
-    def in_order(self, predictions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The predictions for the batches, one after the other, as predictions for the inputs in their own order."""
-        found = list(predictions)
+    def in_order(self, predictions: Iterable[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """The predictions for each batch as predictions for the inputs in their own order."""
+        found = list(chain.from_iterable(predictions))
         if len(found) != len(self.order):
             raise ValueError(f"{len(self.order)} inputs give {len(found)} predictions")
         return [one for _, one in sorted(zip(self.order, found, strict=True), key=lambda pair: pair[0])]

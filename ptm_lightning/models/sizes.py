@@ -2,12 +2,14 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from transformers import PreTrainedConfig
 
 from ptm_lightning.errors import UserError, suggest
+
+SizeName = Literal["tiny", "mini", "small", "medium", "base", "large"]
 
 
 @dataclass(frozen=True)
