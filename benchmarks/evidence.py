@@ -22,6 +22,7 @@ from ptm_lightning.checkpoint import KEY, load_checkpoint, newest_valid
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import append
+from ptm_lightning.log import set_up_logging
 from ptm_lightning.plugins import load_plugins
 from ptm_lightning.run import environment, read_config, read_state
 from ptm_lightning.summary import read_metrics
@@ -135,6 +136,7 @@ def main(given: Sequence[str] | None = None) -> int:
         print_table([newest[name] for name in EXPERIMENTS if name in newest])
         return 0
     run_dir = own.run_dir or Path("runs/evidence") / own.name
+    set_up_logging()
     load_plugins()
     command = ["fit", *EXPERIMENTS[own.name].arguments, "--data.train", *own.text, *more]
     train(command, run_dir)

@@ -36,6 +36,7 @@ def _format_warning(message: Warning | str, *_: object, **__: object) -> str:
 
 
 _KNOWN_WARNINGS = (
+    ".*`max_epochs` was not set.*",  # the length of a run may be said in tokens, steps or hours
     ".*LeafSpec.*",  # Lightning's use of torch's pytree
     ".*WeightAveraging callback with a model that overrides the configure_model.*",  # we don't shard
     ".*does not have many workers.*",  # our store needs none

@@ -31,10 +31,15 @@ class Layer:
         return f"{self.name}:{self.lines[key]}" if key in self.lines else self.name
 
 
+BELOW = frozenset({"base", "evaluate", "predict"})
+"""Files that are no presets, but the layers below them."""
+
+
 def preset_names() -> list[str]:
     """Names of the shipped presets."""
     folder = resources.files("ptm_lightning.configs")
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    names = {file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")}
+    return sorted(names - BELOW)
 
 
 def read_layer(name_or_path: str) -> Layer:
@@ -48,7 +53,7 @@ def read_layer(name_or_path: str) -> Layer:
         if not path.is_file():
             raise UserError(f"--config {name_or_path}: no such file")
         return parse_layer(name_or_path, path.read_text(encoding="utf-8"))
-    if name_or_path not in preset_names():
+    if name_or_path not in BELOW.union(preset_names()):
         raise UserError(f"--config {name_or_path}: no such preset; {suggest(name_or_path, preset_names())}")
     text = resources.files("ptm_lightning.configs").joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
     return parse_layer(name_or_path, text)

@@ -272,7 +272,7 @@ def test_init_from_another_tasks_run_takes_its_body(trained: Path, here: Path, c
         torch.testing.assert_close(tuned.bert.get_parameter(name), weight, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("preset", [name for name in preset_names() if name not in ("base", "evaluate", "predict")])
+@pytest.mark.parametrize("preset", preset_names())
 def test_every_preset_trains(here: Path, corpus: Path, preset: str):
     presets = ["--config", "default", "--config", preset] if preset == "wandb" else ["--config", preset]
     load_plugins()
