@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.loader import StepLoader
 from ptm_lightning.models.kernels import matmul_speed
+from ptm_lightning.models.rows import parameters_of_rows
 
 EFFICIENCY = 0.4
 """What a training step reaches of the speed of a large matrix product."""
@@ -61,6 +62,8 @@ class Weights:
     layers: int
     hidden: int
     vocabulary: int
+    last: int = 0
+    """Those of the body that only targets need: the last layer's, behind its attention."""
 
     @classmethod
     def of(cls, network: PreTrainedModel) -> "Weights":
@@ -81,6 +84,7 @@ class Weights:
             layers=layers,
             hidden=int(config.hidden_size),
             vocabulary=int(config.vocab_size),
+            last=parameters_of_rows(network),
         )
 
 
@@ -93,9 +97,9 @@ def training_flops(weights: Weights, shape: Shape) -> float:
     """Floating point operations of one micro-batch, forward and backward.
 
     6 for each parameter of the body and place; 12 for each layer, hidden unit, place and place of its row (attention);
-    6 for each parameter of the head and target.
+    6 for each parameter of the head and target, and of what the last layer computes at targets only.
     """
-    body = 6 * weights.body * shape.places
+    body = 6 * (weights.body * shape.places - weights.last * (shape.places - shape.targets))
     attention = 12 * weights.layers * weights.hidden * shape.width * shape.places
     return body + attention + 6 * weights.head * shape.targets
 

@@ -40,7 +40,10 @@ def greedy_answers(network: Any, ids: Tensor, mask: Tensor, config: GenerationCo
     """
     states = network.get_encoder()(input_ids=ids, attention_mask=mask, return_dict=True)
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    begun = torch.full((len(ids), 1), config.decoder_start_token_id, device=ids.device)
+    start: Any = config.decoder_start_token_id
+    if start is None:
+        start = network.config.decoder_start_token_id
+    begun = torch.full((len(ids), 1), start, device=ids.device)
     answers = torch.full((len(ids), 1 + config.max_new_tokens), config.pad_token_id, device=ids.device)
     rows, round_config, longest = torch.arange(len(ids), device=ids.device), copy(config), 1
     while len(rows):

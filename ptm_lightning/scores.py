@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from ptm_lightning.data.example_data import ExampleData
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.task_data import TaskData
@@ -37,9 +38,9 @@ class Evaluated:
     def of(cls, task: Task, data: TaskData, split: Split, checkpoint: str, metrics: Mapping[str, float]) -> Self:
         """The evaluation that a trainer has just made."""
         by_measure = task.example_scores(task.evaluation.records)
-        store = _stores(data, split)[0]
+        store, first = _stores(data, split)[0], next(iter(data.members().values()))
         numbers = sorted(set().union(*by_measure.values()))
-        ids = example_ids(store, numbers) if isinstance(store, ExampleStore) else []
+        ids = first.example_ids(store, numbers) if isinstance(first, ExampleData) else []
         scores = {
             id_: {name: values[number] for name, values in by_measure.items()}
             for number, id_ in zip(numbers, ids, strict=True)
@@ -62,13 +63,6 @@ class Evaluated:
             return None
         told, *examples = map(json.loads, _path(run, split).read_text().splitlines())
         return cls(**told, scores={line["id"]: line["scores"] for line in examples})
-
-
-def example_ids(store: ExampleStore, numbers: list[int]) -> list[str]:
-    """The rows' own ids, if all are there and differ; else the rows' numbers."""
-    own = [row.get("id") for row in store.rows(numbers)]
-    ids = numbers if None in own or len(set(map(str, own))) < len(own) else own
-    return list(map(str, ids))
 
 
 def data_digest(data: TaskData, split: Split) -> str | None:

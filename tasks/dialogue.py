@@ -108,6 +108,10 @@ class DialogueData(ExampleData):
             )
         return room
 
+    def example_ids(self, store: ExampleStore, numbers: Sequence[int]) -> list[str]:
+        """The numbers of the replies."""
+        return list(map(str, numbers))
+
     # Batches
 
     def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:

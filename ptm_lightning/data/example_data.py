@@ -115,6 +115,12 @@ class ExampleData(TaskData, ABC):
             return list(task.link.labels), []
         return [], backbone_labels(task.backbone) if task.backbone else []
 
+    def example_ids(self, store: ExampleStore, numbers: Sequence[int]) -> list[str]:
+        """What evaluated examples of a store are known by: the rows' own ids, if all differ, else the numbers."""
+        own = [row.get("id") for row in store.rows(numbers)]
+        ids = numbers if None in own or len(set(map(str, own))) < len(own) else own
+        return list(map(str, ids))
+
     def settings(self) -> CorpusSettings:
         """All that the tokens depend on."""
         return replace(super().settings(), fields=self.fields)

@@ -35,8 +35,7 @@ def only_rows(network: nn.Module, index: Tensor) -> Iterator[None]:
         Nothing.
     """
     body = _body(network)
-    pools = getattr(body, "pooler", None) is not None
-    join = None if pools else _end_of_attention(network, body)
+    join = _end_of_attention(network, body) if getattr(body, "pooler", None) is None else None
     with _in_one_call(join or body, index[None], before=join is not None):
         yield
 
@@ -61,6 +60,15 @@ def only_first_places(network: nn.Module, input_ids: Tensor) -> Iterator[None]:
     rows, width = input_ids.shape
     with _in_one_call(join, torch.arange(rows, device=input_ids.device)[:, None] * width, before=True):
         yield
+
+
+def parameters_of_rows(network: nn.Module) -> int:
+    """How many parameters of a network's last layer `only_rows` uses for the asked rows alone."""
+    body: Any = _body(network)
+    if getattr(body, "pooler", None) is not None or _end_of_attention(network, body) is None:
+        return 0
+    layer: nn.Module = body.encoder.layer[-1]
+    return sum(p.numel() for name, p in layer.named_parameters() if not name.startswith("attention.self."))
 
 
 @contextmanager
