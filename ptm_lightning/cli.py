@@ -1,4 +1,4 @@
-"""The commands: fit, validate, test, predict, export, inspect and list."""
+"""The commands."""
 
 import argparse
 import json
@@ -132,12 +132,18 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
         start_from(line.model, checkpoint)
         metrics = _evaluate(command, own, line, str(checkpoint))
         over_seeds.append(metrics)
-        if command != "predict" and line.trainer.is_global_zero and checkpoint == best(folder / "checkpoints"):
-            split: Split = "val" if command == "validate" else "test"
-            Evaluated.of(line.model, line.datamodule, split, checkpoint.name, metrics).write(folder)
+        if command != "predict":
+            _keep("val" if command == "validate" else "test", line, folder, checkpoint, metrics)
     if len(runs) > 1:
         print_over_seeds(over_seeds)
     return 0
+
+
+def _keep(split: Split, line: CommandLine, run: Path, checkpoint: Path, metrics: dict[str, float]) -> None:
+    """Writes an evaluation into the run folder, if it is a whole one of the best checkpoint."""
+    whole = getattr(line.trainer, f"limit_{split}_batches") == 1.0
+    if whole and line.trainer.is_global_zero and checkpoint == best(run / "checkpoints"):
+        Evaluated.of(line.model, line.datamodule, split, checkpoint.name, metrics).write(run)
 
 
 def _base(command: str) -> str:

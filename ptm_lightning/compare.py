@@ -81,7 +81,9 @@ def _compare(sides: Sequence[Side], split: Split) -> None:
         _print_metrics([[each.metrics for each in found] for found in evaluations], sides)
         _print_tests(evaluations, sides, split)
     elif split == "val":  # training has validated them, on the same data if they say so
-        _refuse_others("val data", [(side.name, state["data"]["val"]) for side in sides for state in side.states])
+        say("val: the metrics are those that training measured at its best checkpoint")
+        known = [(side.name, state.get("data", {}).get("val")) for side in sides for state in side.states]
+        _refuse_others("val data", known)
         _print_metrics([list(map(best_metrics, side.runs)) for side in sides], sides)
 
 

@@ -34,6 +34,8 @@ class FineTuning(Task, ABC):
     """AdamW's averaging of the gradient and of its square."""
     found: ClassVar[tuple[str, ...]] = ()
     """What training finds besides weights, such as a threshold: fields of the network's config."""
+    labelled: ClassVar[bool] = False
+    """Whether the head predicts labels, whose names its config has."""
 
     head_learning_rate: float | None = None
     """The head's own peak; default: as the others."""
@@ -85,7 +87,7 @@ class FineTuning(Task, ABC):
         """When a pretrained network predicts, which no data of ours have told its labels, its head says them."""
         super().setup(stage)
         assert self.network is not None
-        if stage == "predict" and not (self._link.labels or self._link.problem_type):
+        if stage == "predict" and self.labelled and not (self._link.labels or self._link.problem_type):
             self.link = replace(self._link, **told_by_head(self.network.config))
 
     @property

@@ -19,7 +19,7 @@ from ptm_lightning.data.conversations import (
     messages_of,
 )
 from ptm_lightning.data.corpus_text import CorpusSettings
-from ptm_lightning.data.example_data import ExampleData
+from ptm_lightning.data.example_data import ExampleData, example_at
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.new_words import NewTokens
@@ -109,8 +109,10 @@ class DialogueData(ExampleData):
         return room
 
     def example_ids(self, store: ExampleStore, numbers: Sequence[int]) -> list[str]:
-        """The numbers of the replies."""
-        return list(map(str, numbers))
+        """The conversation's number and the turn's: the same whatever else of it is left out."""
+        ends = Replies(store, evaluate=True).reply_ends[list(numbers)]
+        places = zip(example_at(store, ends - 1), store.columns["turn"][ends - 1], strict=True)
+        return [f"{conversation}:{turn}" for conversation, turn in places]
 
     # Batches
 

@@ -94,6 +94,7 @@ class SequenceClassification(FineTuning):
     data_class: ClassVar[type[TaskData]] = SequenceClassificationData
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     found: ClassVar[tuple[str, ...]] = (THRESHOLDS,)
+    labelled: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = (
         *("accuracy", "accuracy_majority", "f1_macro", "f1_macro_majority", "mcc"),
         *("pearson", "spearman"),

@@ -128,6 +128,7 @@ class TokenClassification(FineTuning):
 
     data_class: ClassVar[type[TaskData]] = TokenClassificationData
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+    labelled: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy", "accuracy_majority")
 
     def terms(self, batch: Batch) -> Terms:

@@ -29,7 +29,8 @@ def as_text(value: Any) -> Any:
     """The text in a column: tokens with spaces between, what is said in a conversation line by line, else as it is."""
     if not isinstance(value, list):
         return value
-    if said := [part["content"] for part in value if isinstance(part, dict) and isinstance(part.get("content"), str)]:
+    said = [part["content"] for part in value if isinstance(part, dict) and isinstance(part.get("content"), str)]
+    if said and len(said) == len(value):
         return "\n".join(said)
     return " ".join(value) if all(isinstance(token, str) for token in value) else value
 

@@ -45,6 +45,6 @@ def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
 
 
 def word_f1(reply: str, reference: str) -> float:
-    """F1 of the words of one reply."""
+    """F1 of the words of one reply, in percent."""
     split = splitter("auto", [reference])
-    return overlap(split(reply), split(reference))
+    return 100 * overlap(split(reply), split(reference))

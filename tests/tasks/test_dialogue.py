@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from ptm_lightning.__main__ import main
 from ptm_lightning.data.conversations import messages_of
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
+from ptm_lightning.scores import Evaluated
 from ptm_lightning.testing import CLAUSES, check_task
 from ptm_lightning.testing_case import tiny
 from ptm_lightning.testing_texts import example
@@ -328,7 +330,7 @@ def test_the_preset_runs_from_nothing(
     assert "test/perplexity " in capfd.readouterr().out
     assert main(["predict", "--run_dir=run", "--text", "And then?", "--trainer.accelerator=cpu"]) == 0
     (line,) = capfd.readouterr().out.splitlines()
-    assert json.loads(line).keys() == {"id", "text", "prediction"}
+    assert json.loads(line).keys() == {"id", "text", "prediction", "score"}
     assert (tmp_path / "run" / "model" / "generation_config.json").exists()
     assert (tmp_path / "run" / "model" / "chat_template.jinja").exists()
     assert main(["fit", "--config", "dialogue", "--init_from=run", *short, "--run_dir=next"]) == 0
@@ -344,6 +346,11 @@ def test_a_pretraining_learns_to_converse(tmp_path: Path, monkeypatch: pytest.Mo
     assert main(["fit", "--model=CausalLM", f"--data.train={corpus}", *small, *short, "--run_dir=gpt"]) == 0
     talk = ["--model=Dialogue", f"--data.train={source}", "--data.max_length=80", "--data.max_target_length=20"]
     assert main(["fit", *talk, "--init_from=gpt", *short, "--run_dir=chat"]) == 0
+    assert main(["validate", "--run_dir=chat", "--trainer.accelerator=cpu"]) == 0
+    kept = Evaluated.read(tmp_path / "chat", "val")
+    assert kept is not None
+    assert kept.scores
+    assert all(re.fullmatch(r"\d+:[1-9]\d*", id_) for id_ in kept.scores), "a conversation and the assistant's turn in it"
     tokenizer = AutoTokenizer.from_pretrained("chat/model")
     before = len(AutoTokenizer.from_pretrained("gpt/model"))
     assert tokenizer.convert_tokens_to_ids(["<|system|>", "<|user|>", "<|assistant|>"]) == [*range(before, before + 3)]
