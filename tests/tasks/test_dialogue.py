@@ -350,7 +350,7 @@ def test_a_pretraining_learns_to_converse(tmp_path: Path, monkeypatch: pytest.Mo
     kept = Evaluated.read(tmp_path / "chat", "val")
     assert kept is not None
     assert kept.scores
-    assert all(re.fullmatch(r"\d+:[1-9]\d*", id_) for id_ in kept.scores), "a conversation and the assistant's turn in it"
+    assert all(re.fullmatch(r"\d+:[1-9]\d*", id_) for id_ in kept.scores), "a conversation and a turn"
     tokenizer = AutoTokenizer.from_pretrained("chat/model")
     before = len(AutoTokenizer.from_pretrained("gpt/model"))
     assert tokenizer.convert_tokens_to_ids(["<|system|>", "<|user|>", "<|assistant|>"]) == [*range(before, before + 3)]
