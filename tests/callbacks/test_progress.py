@@ -115,7 +115,7 @@ def test_the_loss_is_what_the_task_has_just_logged(
     def note(loggers: Any, metrics: dict[str, float], step: int) -> None:
         logged.append(metrics["train/loss"])
 
-    monkeypatch.setattr("ptm_lightning.task.write_records", note)
+    monkeypatch.setattr("ptm_lightning.records.write_records", note)
     fit(corpus, tmp_path, Progress(), limit_val_batches=0, log_every_n_steps=4)
     assert len(logged) == 3
     assert f"loss {logged[-1]:.3f}" in capsys.readouterr().err
