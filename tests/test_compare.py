@@ -110,7 +110,7 @@ def test_validate_makes_a_test_of_the_validation_data_possible(here: Path, capfd
 def test_a_single_run_is_summed_up(here: Path, capfd: pytest.CaptureFixture[str]):
     assert main(["compare", "three"]) == 0
     screen, said = capfd.readouterr()
-    assert said == ""
+    assert said == "val: the metrics are those that training measured at its best checkpoint\n"
     assert line(screen, "val/accuracy", "three")[0] == "3"
     assert "paired test" not in screen
 
