@@ -88,23 +88,26 @@ def check_agreement(job: Job, file: str = "peers.py") -> Numbers:
     return found
 
 
-def measure(job: Job, pairs: int, file: str = "peers.py", peers: Iterable[str] = PEERS) -> dict[str, list[Numbers]]:
+def measure(
+    job: Job, pairs: int, file: str = "peers.py", peers: Iterable[str] = PEERS, ours: str = "ours"
+) -> dict[str, list[Numbers]]:
     """Ours and the peers in turns.
 
     Returns:
         By name, one measurement for each turn.
     """
-    turns: dict[str, list[Numbers]] = {name: [] for name in ("ours", *peers)}
+    turns: dict[str, list[Numbers]] = {name: [] for name in (ours, *peers)}
     for _ in range(pairs):
         for name, found in turns.items():
             found.append(work(file, replace(job, what=name)))
     return turns
 
 
-def ratios(turns: dict[str, list[Numbers]], peer: str) -> list[float]:
-    """Ours over a peer, turn by turn, in useful tokens per second."""
-    pairs = zip(turns["ours"], turns[peer], strict=True)
-    return [ours["tokens_per_second"] / theirs["tokens_per_second"] for ours, theirs in pairs]
+def ratios(
+    turns: dict[str, list[Numbers]], peer: str, ours: str = "ours", unit: str = "tokens_per_second"
+) -> list[float]:
+    """Ours over a peer, turn by turn: in useful tokens per second, or in something else that was measured."""
+    return [mine[unit] / theirs[unit] for mine, theirs in zip(turns[ours], turns[peer], strict=True)]
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
@@ -199,12 +202,8 @@ def tasks(job: Job, summaries: list[str], pairs: int) -> dict[str, Any]:
     results["summarizer"] = work("downstream.py", replace(job, what="prepare_answers", text=summaries))
     print("\nanswers per second, loading the network included")
     for (ours, peer), (name, goal) in ANSWERING.items():
-        turns = {what: [] for what in (ours, peer)}
-        for _ in range(pairs):
-            for what, found in turns.items():
-                found.append(work("downstream.py", replace(job, what=what)))
-        pairs_of = zip(turns[ours], turns[peer], strict=True)
-        faster = [mine["answers_per_second"] / theirs["answers_per_second"] for mine, theirs in pairs_of]
+        turns = measure(job, pairs, "downstream.py", [peer], ours)
+        faster = ratios(turns, peer, ours, "answers_per_second")
         same = same_answers(Path(job.folder), ours, peer)
         print(f"  {name:<40}{spread(faster)}   goal {goal:g}; {same:.1%} of the answers are the same", flush=True)
         results[ours] = {"turns": turns, "ratios": faster, "same": same}

@@ -9,8 +9,7 @@ pipeline, and a small summarizer that was trained for a while answers in batches
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from clock import Clock, Job
 from lightning.pytorch import Trainer
-from peers import ROWS, counted, loss_and_gradient, run_trainer, train_ours
+from peers import ROWS, counted, differences, run_trainer, save, train_ours
 from ptm_lightning.tasks import (
     SequenceClassification,
     SequenceClassificationData,
@@ -30,7 +29,6 @@ from ptm_lightning.tasks import (
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.models.kernels import prepare_cpu
 from ptm_lightning.task import Task
-from ptm_lightning.terms import step_loss
 
 PREDICTED = 200
 """Texts that are labelled, or answered, for each step of the job."""
@@ -47,7 +45,8 @@ def prepare(job: Job) -> dict[str, float]:
     folder, data = Path(job.folder), _our_data(job, vocab_size=job.vocab_size)
     task = SequenceClassification(size=job.size)
     train_ours(replace(job, steps=LEARNED_STEPS), task, data)
-    _save(task, data, _classifier(job))
+    assert task.network is not None
+    save(task.network, data, _classifier(job))
     store, names = data.corpus.train, data.link.labels
     rows = [(row["text"], names.index(row["label"])) for row in store.rows(range(len(store)))]
     (folder / "rows.json").write_text(json.dumps(rows))
@@ -65,17 +64,12 @@ def prepare_answers(job: Job) -> dict[str, float]:
     )
     task = Summarization(architecture="bart", overrides=SUMMARIZER)
     train_ours(replace(job, steps=ANSWERING_STEPS * job.steps), task, data)
-    _save(task, data, Path(job.folder) / "summarizer")
+    assert task.network is not None
+    save(task.network, data, _summarizer(job))
     store = data.corpus.validation
     documents = [row["document"] for row in store.rows(range(len(store)))]
     (Path(job.folder) / "documents.json").write_text(json.dumps(documents))
     return {"documents": len(documents)}
-
-
-def _save(task: Task, data: TaskData, folder: Path) -> None:
-    assert task.network is not None
-    task.network.save_pretrained(folder)
-    data.hf_tokenizer.save_pretrained(folder)
 
 
 def ours(job: Job) -> dict[str, float]:
@@ -113,19 +107,17 @@ def trainer(job: Job, padding: str, **arguments: Any) -> dict[str, float]:
 
 
 def agree(job: Job) -> dict[str, float]:
-    """Loss and gradient of ours and of transformers' own loss on one batch, same weights, no dropout."""
+    """`differences` of ours and of transformers' own loss."""
     data = _our_data(job, tokenizer=str(_classifier(job)))
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
+    inputs = {
+        "input_ids": batch["input_ids"],
+        "attention_mask": (batch["document_ids"] > 0).long(),
+        "labels": batch["labels"],
+    }
     task = SequenceClassification(backbone=str(_classifier(job)))
-    network, real = _network(job).train(), batch["document_ids"] > 0
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": real.long(), "labels": batch["labels"]}
-    theirs = loss_and_gradient(job, network, lambda: network(**inputs).loss)
-    task.link = data.link
-    task.configure_model()
-    assert task.network is not None
-    mine = loss_and_gradient(job, task.network, lambda: step_loss(task.terms(batch), batch["counts"]))
-    return {"loss": abs(mine[0] - theirs[0]), "gradient": float((mine[1] - theirs[1]).norm() / theirs[1].norm())}
+    return differences(job, task, data, batch, _network(job).train(), inputs)
 
 
 def predict(job: Job) -> dict[str, float]:
@@ -133,51 +125,76 @@ def predict(job: Job) -> dict[str, float]:
     prepare_cpu("auto", allocator=True)
     data = SequenceClassificationData(text=_texts(job), max_length=job.max_length)
     task = SequenceClassification(backbone=str(_classifier(job)))
-    with _trainer() as trainer, _timed(job, "predict") as answers:
-        found: Any = trainer.predict(task, data)
-        answers += [row["prediction"] for rows in found for row in rows]
-    return _speed(job, "predict")
+    return _measured(job, "predict", partial(_predicted, task, data))
 
 
 def pipeline(job: Job) -> dict[str, float]:
     """The same by transformers' pipeline."""
     import transformers
 
-    make: Any = transformers.pipeline
-    with _timed(job, "pipeline") as answers:
+    texts = _texts(job)
+
+    def labels() -> list[str]:
+        make: Any = transformers.pipeline
         classify = make("text-classification", model=str(_classifier(job)), device="cpu", batch_size=ROWS)
-        answers += [found["label"] for found in classify(_texts(job), truncation=True, max_length=job.max_length)]
-    return _speed(job, "pipeline")
+        return [found["label"] for found in classify(texts, truncation=True, max_length=job.max_length)]
+
+    return _measured(job, "pipeline", labels)
 
 
 def answer(job: Job) -> dict[str, float]:
     """Our answers to some documents, as validation and prediction give them."""
     prepare_cpu("auto", allocator=True)
     data = SummarizationData(text=_documents(job), max_length=256)
-    task = Summarization(backbone=str(Path(job.folder) / "summarizer"), max_new_tokens=ANSWER_TOKENS)
-    with _trainer() as trainer, _timed(job, "answer") as answers:
-        found: Any = trainer.predict(task, data)
-        answers += [row["prediction"] for rows in found for row in rows]
-    return _speed(job, "answer")
+    task = Summarization(backbone=str(_summarizer(job)), max_new_tokens=ANSWER_TOKENS)
+    return _measured(job, "answer", partial(_predicted, task, data))
 
 
 def generate(job: Job) -> dict[str, float]:
     """The same by transformers' generate on batches in the order of the data."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    folder, documents = Path(job.folder) / "summarizer", _documents(job)
-    with _timed(job, "generate") as answers:
+    folder, documents = _summarizer(job), _documents(job)
+
+    def summaries() -> list[str]:
         tokenizer, network = AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+        options: Any = {"padding": True, "truncation": True, "max_length": 256, "return_tensors": "pt"}
+        answers: list[str] = []
         for begin in range(0, len(documents), ROWS):
-            options: Any = {"padding": True, "truncation": True, "max_length": 256, "return_tensors": "pt"}
             inputs = tokenizer(documents[begin : begin + ROWS], **options)
             ids = network.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"])
             answers += [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
-    return _speed(job, "generate")
+        return answers
+
+    return _measured(job, "generate", summaries)
+
+
+def _predicted(task: Task, data: TaskData) -> list[str]:
+    with TemporaryDirectory() as scratch:
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=scratch)
+        found: Any = trainer.predict(task, data)
+    return [row["prediction"] for rows in found for row in rows]
+
+
+def _measured(job: Job, what: str, answers_of: Callable[[], list[str]]) -> dict[str, float]:
+    """The speed of answering; the answers are written down for `same_answers`."""
+    begin = time.perf_counter()
+    answers = answers_of()
+    seconds = time.perf_counter() - begin
+    _answers(Path(job.folder), what).write_text(json.dumps(answers))
+    return {"answers_per_second": len(answers) / seconds}
+
+
+def _answers(folder: Path, what: str) -> Path:
+    return folder / f"{what}.json"
 
 
 def _classifier(job: Job) -> Path:
     return Path(job.folder) / "classifier"
+
+
+def _summarizer(job: Job) -> Path:
+    return Path(job.folder) / "summarizer"
 
 
 def _network(job: Job) -> Any:
@@ -196,30 +213,9 @@ def _documents(job: Job) -> list[str]:
     return documents[: PREDICTED * job.steps]
 
 
-@contextmanager
-def _trainer() -> Iterator[Trainer]:
-    with TemporaryDirectory() as scratch:
-        yield Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=scratch)
-
-
-@contextmanager
-def _timed(job: Job, name: str) -> Iterator[list[str]]:
-    """Answers, to be filled in; they and the seconds are written down for `_speed` and `same_answers`."""
-    answers: list[str] = []
-    begin = time.perf_counter()
-    yield answers
-    seconds = time.perf_counter() - begin
-    (Path(job.folder) / f"{name}.json").write_text(json.dumps({"answers": answers, "seconds": seconds}))
-
-
-def _speed(job: Job, name: str) -> dict[str, float]:
-    found = json.loads((Path(job.folder) / f"{name}.json").read_text())
-    return {"answers_per_second": len(found["answers"]) / float(found["seconds"])}
-
-
 def same_answers(folder: Path, one: str, other: str) -> float:
     """The share of answers that two ways of answering have in common, of a benchmark's folder."""
-    pairs = zip(*(json.loads((folder / f"{name}.json").read_text())["answers"] for name in (one, other)), strict=True)
+    pairs = zip(*(json.loads(_answers(folder, what).read_text()) for what in (one, other)), strict=True)
     same: list[bool] = [mine == theirs for mine, theirs in pairs]
     return sum(same) / len(same)
 

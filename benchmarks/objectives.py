@@ -14,17 +14,15 @@ from typing import Any
 import torch
 from clock import Clock, Job
 from limits import measure_loop
-from peers import PEER_DOCUMENTS, ROWS, blocks, counted, loss_and_gradient, run_trainer, train_ours
+from peers import PEER_DOCUMENTS, ROWS, blocks, built, counted, differences, run_trainer, save, train_ours
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.task_data import TaskData
-from ptm_lightning.models.kernels import prepare_cpu
 from ptm_lightning.plugins import find_class, load_plugins
 from ptm_lightning.presets import read_layer
 from ptm_lightning.task import Task
-from ptm_lightning.terms import step_loss
 
 
 def parts(job: Job, **data: Any) -> tuple[type[Task], dict[str, Any], TaskData]:
@@ -51,12 +49,8 @@ def prepare(job: Job) -> dict[str, float]:
 
     kind, model, data = parts(job)
     data.setup("fit")
-    task, folder = kind(**model), _folder(job)
-    task.link = data.link
-    task.configure_model()
-    assert task.network is not None
-    task.network.save_pretrained(folder)
-    data.hf_tokenizer.save_pretrained(folder)
+    folder = _folder(job)
+    save(built(kind(**model), data), data, folder)
     store = data.corpus.train
     rows = [
         [*store.tokens[store.offsets[i] : store.offsets[i + 1]].tolist(), *data.frame.after]
@@ -90,22 +84,11 @@ def trainer(job: Job) -> dict[str, float]:
 
 
 def agree(job: Job) -> dict[str, float]:
-    """Loss and gradient of ours and of transformers' own loss on one of our batches, same weights, no dropout.
-
-    Returns:
-        "loss": the absolute difference; "gradient": the norm of the difference over the norm of theirs.
-    """
+    """`differences` of ours and of transformers' own loss."""
     task, data = _from_folder(job)
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
-    task.link = data.link
-    task.configure_model()
-    assert task.network is not None
-    network, inputs = _network(job), _theirs(batch, job.preset)
-    theirs = loss_and_gradient(job, network, lambda: network(**inputs).loss)
-    prepare_cpu("auto", allocator=True)
-    mine = loss_and_gradient(job, task.network, lambda: step_loss(task.terms(batch), batch["counts"]))
-    return {"loss": abs(mine[0] - theirs[0]), "gradient": float((mine[1] - theirs[1]).norm() / theirs[1].norm())}
+    return differences(job, task, data, batch, _network(job), _theirs(batch, job.preset))
 
 
 def _theirs(batch: Batch, preset: str) -> dict[str, Tensor]:

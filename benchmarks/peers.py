@@ -21,7 +21,9 @@ from ptm_lightning.callbacks import CSVRecord, FiniteLoss, Progress, Throughput
 from ptm_lightning.tasks import MaskedLM, MaskedLMData
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
 
+from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.models.build import build_network
 from ptm_lightning.models.config import build_config
@@ -62,8 +64,7 @@ def prepare(job: Job) -> dict[str, float]:
         max_length=job.max_length,
         special_ids=data.link.special_ids,
     )
-    build_network("AutoModelForMaskedLM", config, seed=0).save_pretrained(folder)
-    data.hf_tokenizer.save_pretrained(folder)
+    save(build_network("AutoModelForMaskedLM", config, seed=0), data, folder)
     data = our_data(job)
     data.setup("fit")
     store = data.corpus.train
@@ -221,31 +222,54 @@ def plain_lightning(job: Job) -> dict[str, float]:
 
 
 def agree(job: Job) -> dict[str, float]:
-    """Loss and gradient of ours and of the peers' network on one batch, same weights, no dropout.
-
-    The peers' come first, with torch's own kernels; then ours, with the kernels that ours trains with.
-
-    Returns:
-        "loss": the absolute difference; "gradient": the norm of the difference over the norm of the peers'.
-    """
+    """`differences` of ours and of the peers' network."""
     data = our_data(job)
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
-    task = MaskedLM(backbone=job.folder)
-    task.link = data.link
-    task.configure_model()
-    assert task.network is not None
     network = _network(job)
     labels = torch.full_like(batch["input_ids"], -100).flatten()
     labels[batch["target_index"]] = batch["targets"]
     inputs = {"input_ids": batch["input_ids"], "attention_mask": (batch["document_ids"] > 0).long()}
-    theirs = loss_and_gradient(job, network, lambda: network(**inputs, labels=labels.view_as(batch["input_ids"])).loss)
+    inputs["labels"] = labels.view_as(batch["input_ids"])
+    return differences(job, MaskedLM(backbone=job.folder), data, batch, network, inputs)
+
+
+def differences(
+    job: Job, task: Task, data: TaskData, batch: Batch, network: nn.Module, inputs: dict[str, Tensor]
+) -> dict[str, float]:
+    """Loss and gradient of ours and of transformers' own loss on one batch, same weights, no dropout.
+
+    Theirs come first, with torch's own kernels; then ours, with the kernels that ours trains with.
+
+    Args:
+        job: Whose precision it is.
+        task: Ours.
+        data: Its data, set up.
+        batch: One of them.
+        network: Theirs.
+        inputs: The batch as theirs takes it, with labels.
+
+    Returns:
+        "loss": the absolute difference; "gradient": the norm of the difference over the norm of theirs.
+    """
+    theirs = loss_and_gradient(job, network, lambda: network(**inputs).loss)
     prepare_cpu("auto", allocator=True)
-    mine = loss_and_gradient(job, task.network, lambda: step_loss(task.terms(batch), batch["counts"]))
-    return {
-        "loss": abs(mine[0] - theirs[0]),
-        "gradient": float((mine[1] - theirs[1]).norm() / theirs[1].norm()),
-    }
+    mine = loss_and_gradient(job, built(task, data), lambda: step_loss(task.terms(batch), batch["counts"]))
+    return {"loss": abs(mine[0] - theirs[0]), "gradient": float((mine[1] - theirs[1]).norm() / theirs[1].norm())}
+
+
+def built(task: Task, data: TaskData) -> PreTrainedModel:
+    """A task's network, without a trainer."""
+    task.link = data.link
+    task.configure_model()
+    assert task.network is not None
+    return task.network
+
+
+def save(network: PreTrainedModel, data: TaskData, folder: Path) -> None:
+    """Writes what ours and the peers start from."""
+    network.save_pretrained(folder)
+    data.hf_tokenizer.save_pretrained(folder)
 
 
 def loss_and_gradient(job: Job, network: nn.Module, loss: Callable[[], Tensor]) -> tuple[float, Tensor]:
