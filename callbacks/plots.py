@@ -1,14 +1,16 @@
 """Figures of each evaluation, as PNG files in the run folder and as images for the loggers that take them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from ptm_lightning.plots import draw
 
+from .evaluation_end import EvaluationEnd
 
-class Plots(Callback):
+
+class Plots(EvaluationEnd):
     """Draws what the task shows of an evaluation, by its method `figures`: `plots/val/NAME.png`, the last one's.
 
     Args:
@@ -18,17 +20,9 @@ class Plots(Callback):
     def __init__(self, folder: str | None = None) -> None:
         self.folder = Path(folder) / "plots" if folder else None
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws those of a validation, but for one that only checks that it works."""
-        if not trainer.sanity_checking:
-            self._draw(trainer, pl_module, "val")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws those of a test."""
-        self._draw(trainer, pl_module, "test")
-
-    def _draw(self, trainer: Trainer, task: Any, split: str) -> None:
-        if self.folder is None or not trainer.is_global_zero or not task.evaluation.records:
+    def on_evaluation_end(self, trainer: Trainer, task: Any, split: Literal["val", "test"]) -> None:
+        """Draws them."""
+        if self.folder is None:
             return
         for name, figure in task.figures().items():
             path = self.folder / split / f"{name}.png"
