@@ -94,8 +94,7 @@ def run(
 ) -> list[list[int]]:
     """The same by a config in transformers' words, which has the ids of the padding and the end."""
     ids, mask = _padded(network, prompts, config.pad_token_id)
-    begin = 1 if network.config.is_encoder_decoder else ids.shape[1]  # a decoder begins with its start token
-    return [_until(row, config) for row in _generated(network, ids, mask, config, seed)[:, begin:].tolist()]
+    return [_until(row, config) for row in _generated(network, ids, mask, config, seed).tolist()]
 
 
 def answer(network: PreTrainedModel, prompts: Sequence[Sequence[int]], settings: Generation) -> list[list[int]]:
@@ -139,8 +138,7 @@ def n_best(
     ids, mask = _padded(network, prompts, config.pad_token_id)
     config = copy(config)
     config.num_return_sequences = count
-    out = _generated(network, ids, mask, config, seed)
-    answers = out[:, 1 if network.config.is_encoder_decoder else ids.shape[1] :]
+    answers = _generated(network, ids, mask, config, seed)
     scores = _scores(network, ids.repeat_interleave(count, 0), mask.repeat_interleave(count, 0), answers, config)
     found = [Answer(_until(row, config), score) for row, score in zip(answers.tolist(), scores, strict=True)]
     each = [found[begin : begin + count] for begin in range(0, len(found), count)]
@@ -204,17 +202,18 @@ def _padded(network: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: 
 
 @torch.inference_mode()
 def _generated(network: Any, ids: Tensor, mask: Tensor, config: GenerationConfig, seed: int) -> Tensor:
-    """(R, ...) prompts and answers, or of an encoder-decoder the start token and the answers."""
+    """(R, T) the answers, padded behind their end."""
     training = network.training
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network.eval()
         if can_go_in_rounds(network, config):
-            out = greedy_answers(network, ids, mask, config)
+            out: Tensor = greedy_answers(network, ids, mask, config)
         else:
             out = network.generate(ids, attention_mask=mask, generation_config=config)
     network.train(training)
-    return out
+    begin = 1 if network.config.is_encoder_decoder else ids.shape[1]  # a decoder begins with its start token
+    return out[:, begin:]
 
 
 def _until(ids: list[int], config: GenerationConfig) -> list[int]:
