@@ -34,9 +34,8 @@ def only_rows(network: nn.Module, index: Tensor) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    body = _body(network)
-    join = _end_of_attention(network, body) if getattr(body, "pooler", None) is None else None
-    with _in_one_call(join or body, index[None], before=join is not None):
+    join = _end_of_attention(network, pools=False)
+    with _in_one_call(join or _body(network), index[None], before=join is not None):
         yield
 
 
@@ -53,7 +52,7 @@ def only_first_places(network: nn.Module, input_ids: Tensor) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    join = _end_of_attention(network, _body(network))
+    join = _end_of_attention(network, pools=True)
     if join is None:
         yield
         return
@@ -64,10 +63,9 @@ def only_first_places(network: nn.Module, input_ids: Tensor) -> Iterator[None]:
 
 def parameters_of_rows(network: nn.Module) -> int:
     """How many parameters of a network's last layer `only_rows` uses for the asked rows alone."""
-    body: Any = _body(network)
-    if getattr(body, "pooler", None) is not None or _end_of_attention(network, body) is None:
+    if _end_of_attention(network, pools=False) is None:
         return 0
-    layer: nn.Module = body.encoder.layer[-1]
+    layer = _last_layer(network)
     return sum(p.numel() for name, p in layer.named_parameters() if not name.startswith("attention.self."))
 
 
@@ -91,17 +89,28 @@ def _in_one_call(target: nn.Module, index: Tensor, *, before: bool) -> Iterator[
     assert calls == 1, f"only some rows: a {type(target).__name__} ran {calls} times in one context"
 
 
-def _end_of_attention(network: nn.Module, body: nn.Module) -> nn.Module | None:
+def _end_of_attention(network: nn.Module, *, pools: bool) -> nn.Module | None:
     """The module that adds what the last layer's attention found to the layer's input, where it is known.
 
     Layers that are computed again for the backward pass must find the same rows: they aren't hooked.
+
+    Args:
+        network: A transformers model with a head.
+        pools: Whether a pooler gets what it reads of the rows that are left.
     """
     config: Any = network.config
     if config.model_type not in LAST_LAYERS or config.chunk_size_feed_forward or config.add_cross_attention:
         return None
-    layer: Any = body.encoder.layer[-1]  # type: ignore[index, union-attr]
+    if not pools and getattr(_body(network), "pooler", None) is not None:
+        return None
+    layer = _last_layer(network)
     join: nn.Module = layer.attention.output
     return None if layer.gradient_checkpointing else join
+
+
+def _last_layer(network: nn.Module) -> Any:
+    body: Any = _body(network)
+    return body.encoder.layer[-1]
 
 
 def _body(network: nn.Module) -> nn.Module:
