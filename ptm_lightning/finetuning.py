@@ -60,11 +60,15 @@ class FineTuning(Task, ABC):
             raise UserError(f"--model.lora_rank {self.lora_rank}: give 1 or more, such as 8")
         if self.lora_alpha is not None and self.lora_alpha <= 0:
             raise UserError(f"--model.lora_alpha {self.lora_alpha}: give a number above 0, such as 16")
-        if not 0 <= self.lora_dropout < 1:
-            raise UserError(f"--model.lora_dropout {self.lora_dropout}: give a share below 1, such as 0.1")
+        self.check_share("lora_dropout")
         for name in ("lora_alpha", "lora_dropout", "lora_targets"):
             if getattr(self, name) and not self.lora_rank:
                 raise UserError(f"--model.{name}: only adapters have one; give --model.lora_rank too")
+
+    def check_share(self, name: str) -> None:
+        """Refuses an argument that is no share below 1."""
+        if not 0 <= (value := getattr(self, name)) < 1:
+            raise UserError(f"--model.{name} {value}: give a share below 1, such as 0.1")
 
     def keep(self, **values: Any) -> None:
         """Writes what training has found into the network's config, which checkpoints and exports carry."""

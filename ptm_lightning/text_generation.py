@@ -78,8 +78,7 @@ class TextGeneration(FineTuning, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"--model.label_smoothing {self.label_smoothing}: give a share below 1, such as 0.1")
+        self.check_share("label_smoothing")
         if self.top_p != 1.0 and self.temperature is None:
             raise UserError(f"--model.top_p {self.top_p}: only means something when sampling: give --model.temperature")
         if self.length_penalty != 1.0 and self.num_beams == 1:
@@ -212,6 +211,12 @@ class TextGeneration(FineTuning, ABC):
         ]
         return self.terms(batch), records
 
+    @staticmethod
+    def _shown(texts: Mapping[str, Any], answer: str) -> dict[str, str]:
+        """A source, its references in one line, and the answer."""
+        right = " | ".join(references_of(texts["reference"]))
+        return {"source": texts["source"], "reference": right, "answer": answer}
+
     def _texts(self, row: Mapping[str, Any]) -> dict[str, Any]:
         source, target = self._link.target_side["fields"]
         return {"source": as_text(row[source]), "reference": row[target]}
@@ -240,9 +245,7 @@ class TextGeneration(FineTuning, ABC):
         records = self.evaluation.records
         worth = self.example_scores(records)[self.sentence_measure]
         for record in sorted(records, key=lambda record: worth[record["example"]]):
-            right = " | ".join(references_of(record["reference"]))
-            texts = {"source": record["source"], "reference": right, "answer": record["answer"]}
-            yield texts | {"score": worth[record["example"]]}
+            yield self._shown(record, record["answer"]) | {"score": worth[record["example"]]}
 
     # Answers
 
@@ -263,8 +266,7 @@ class TextGeneration(FineTuning, ABC):
         for row, answer in zip(batch["rows"], self.answers(prompts(batch)), strict=True):
             texts = self._texts(row)
             score = f"{self.sentence_score(answer, texts['reference']):.3f}"
-            right = " | ".join(references_of(texts["reference"]))
-            shown.append({**texts, "reference": right, "answer": answer, "score": score})
+            shown.append(self._shown(texts, answer) | {"score": score})
         return shown
 
     def predictions(self, batch: Batch) -> list[dict[str, Any]]:

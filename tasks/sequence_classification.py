@@ -107,8 +107,7 @@ class SequenceClassification(FineTuning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"--model.label_smoothing {self.label_smoothing}: give a share below 1, such as 0.1")
+        self.check_share("label_smoothing")
 
     def setup(self, stage: str) -> None:
         """Refuses what numbers have no use for."""

@@ -82,7 +82,8 @@ class Sides:
     def facts(self) -> dict[str, Any]:
         """What is put before each source, how many rows are left out, and how many right answers the others have."""
         counts = self.references[True] or self.references[False]  # these, where evaluation rows are held out
-        facts = {"prefix": self.prefix, "incomplete": self.incomplete, "references": sorted(counts - {1} and counts)}
+        references = [] if counts == {1} else sorted(counts)
+        facts = {"prefix": self.prefix, "incomplete": self.incomplete, "references": references}
         return {name: value for name, value in facts.items() if value}
 
     def _complete(self, row: Row) -> bool:
