@@ -1,4 +1,4 @@
-"""Settings of Lightning's Trainer that would make a run inexact, or would change nothing."""
+"""Lightning's Trainer: settings that would make a run inexact or change nothing, and what exactness needs of it."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from ptm_lightning.checkpoint import SafeCheckpointIO
@@ -69,6 +70,17 @@ def steps_of_run(trainer: Trainer, steps: Callable[[int], int]) -> int:
     if isinstance(limit := trainer.limit_train_batches, int):
         return int(limit * trainer.max_epochs // trainer.accumulate_grad_batches)
     return sum(map(steps, range(trainer.max_epochs)))
+
+
+def micro_batch(trainer: Trainer, batch_idx: int) -> int:
+    """The number of a process's batch in its optimizer step, over all processes."""
+    return batch_idx % trainer.accumulate_grad_batches * trainer.world_size + trainer.global_rank
+
+
+def averaged_batches(trainer: Trainer) -> int:
+    """Over how many micro-batches of a step Lightning and DDP average gradients that are to be summed."""
+    processes = trainer.world_size if isinstance(trainer.strategy, DDPStrategy) else 1
+    return trainer.accumulate_grad_batches * processes
 
 
 def sync_buffers(trainer: Trainer, *, on: bool) -> None:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Literal
 from lightning.pytorch.loggers import Logger
 
 from ptm_lightning.limits import sync_buffers
+from ptm_lightning.models.kernels import trim_freed_memory
 
 if TYPE_CHECKING:
     from ptm_lightning.task import Task
 
 
 def record_steps(task: "Task", step: int, rate: float, gradient_norm: float) -> None:
-    """Writes the training metrics since the last time.
+    """Writes the training metrics since the last time, and gives freed memory back.
 
     Args:
         task: Whose running sums begin anew.
@@ -23,6 +24,7 @@ def record_steps(task: "Task", step: int, rate: float, gradient_norm: float) -> 
     measured = {"train/learning_rate": rate, "train/gradient_norm": gradient_norm}
     metrics = task.means(task.summed(task.running_sums), "train") | measured
     task.running_sums.clear()
+    trim_freed_memory()
     write_records(task.trainer.loggers, metrics | {"tokens": task.tokens_seen}, step)
 
 

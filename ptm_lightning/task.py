@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
@@ -20,11 +19,10 @@ from ptm_lightning.data.tokenizer import load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Evaluation, Record
 from ptm_lightning.figures import Figure
-from ptm_lightning.limits import check_trainer, sync_buffers
+from ptm_lightning.limits import averaged_batches, check_trainer, micro_batch, sync_buffers
 from ptm_lightning.link import Link
 from ptm_lightning.models.dropout import seed_dropout
 from ptm_lightning.models.inputs import network_inputs
-from ptm_lightning.models.kernels import trim_freed_memory
 from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.models.sizes import SizeName
@@ -228,17 +226,14 @@ class Task(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout by step, micro-batch and rank: it doesn't depend on what ran before."""
-        trainer = self.trainer
-        micro_batch = batch_idx % trainer.accumulate_grad_batches * trainer.world_size + trainer.global_rank
-        seed_dropout(self.seed, self.global_step, micro_batch, self.device)
+        seed_dropout(self.seed, self.global_step, micro_batch(self.trainer, batch_idx), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's share of the step's loss."""
         terms = self.terms(batch)
         self.running_sums.add(terms)
         self._step_tokens = batch["step_counts"]["tokens"]
-        averaged = self.trainer.world_size if isinstance(self.trainer.strategy, DDPStrategy) else 1
-        return step_loss(terms, batch["step_counts"]) * self.trainer.accumulate_grad_batches * averaged
+        return step_loss(terms, batch["step_counts"]) * averaged_batches(self.trainer)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Measures the gradient before it is clipped, when it will be logged."""
@@ -253,7 +248,6 @@ class Task(LightningModule):
         if self._logs(step := self.global_step + 1):
             assert self._gradient_norm is not None
             record_steps(self, step, rate, float(self._gradient_norm))
-            trim_freed_memory()
 
     def _logs(self, step: int) -> bool:
         return bool(step % self.trainer.log_every_n_steps == 0)  # type: ignore[attr-defined]

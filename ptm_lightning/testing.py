@@ -60,8 +60,7 @@ def check_task(
     try:
         with TemporaryDirectory(prefix="check_task_", ignore_cleanup_errors=True) as folder:
             architecture = (arguments or {}).get("architecture", task_class.architecture)
-            labelled = issubclass(task_class.data_class, ExampleData)
-            texts = write_texts(Path(folder) / "texts", labelled=labelled)
+            texts = write_texts(Path(folder) / "texts", labelled=issubclass(task_class.data_class, ExampleData))
             case = Case(
                 task_class,
                 Path(folder),
