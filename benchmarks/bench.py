@@ -194,7 +194,7 @@ def objectives(job: Job, precisions: Sequence[str], pairs: int) -> dict[str, Any
 def tasks(job: Job, summaries: list[str], pairs: int) -> dict[str, Any]:
     """Fine-tuning in fp32, predicting and answering."""
     results: dict[str, Any] = {"classifier": work("downstream.py", job)}
-    check_agreement(job, "downstream.py")
+    check_agreement(replace(job, preset="classification"), "downstream.py")
     turns = results["training"] = measure(job, pairs, "downstream.py", FINE_TUNING)
     print("\nfine-tuning a classifier, fp32: ours over transformers.Trainer, useful tokens per second")
     for peer, (name, goal) in FINE_TUNING.items():
