@@ -1,9 +1,6 @@
 """What tasks share that answer with text: which examples are generated for, by which settings, in which order."""
 
 import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from ptm_lightning.tasks import Summarization, SummarizationData, TranslationData
+from two_processes import answers_that_both_measure
 
 from ptm_lightning.__main__ import main
 from ptm_lightning.data.predict import WINDOW
@@ -255,45 +253,12 @@ def test_examples_show_answer_and_score(tmp_path: Path):
     assert "targets: " in data.show_row(batch, 0)
 
 
-SCRIPT = """
-import json, sys
-from lightning.pytorch import Trainer
-from ptm_lightning.tasks import Summarization, SummarizationData
-from ptm_lightning.testing_case import tiny
-
-source, cache, processes = sys.argv[1:]
-task = Summarization(overrides=tiny("bart"), max_new_tokens=8)
-data = SummarizationData(
-    train=[source], max_length=128, max_target_length=40, batch_size=3, vocab_size=300, cache_dir=cache, test_share=0.3
-)
-trainer = Trainer(
-    accelerator="cpu", devices=int(processes), strategy="ddp" if processes == "2" else "auto", logger=False,
-    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-)
-seen, measure = [], task.measure
-task.measure = lambda *texts: seen.append(texts) or measure(*texts)
-metrics = trainer.test(task, data, verbose=False)[0]
-if trainer.is_global_zero:
-    print(json.dumps({"seen": seen, **metrics}))
-"""
-
-
 def test_two_processes_score_every_example_once(tmp_path: Path, cache: Path):
-    (tmp_path / "run.py").write_text(SCRIPT)
-    source = rows_file(tmp_path)
-    found = []
-    for processes in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, str(tmp_path / "run.py"), str(source), str(cache), processes],
-            env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-        found.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))
-    one, two = found
-    assert one["seen"] == two["seen"]
-    assert len(one["seen"][0][0]) == 18
-    del one["seen"], two["seen"]
-    assert one == pytest.approx(two, rel=1e-5)
+    answers = answers_that_both_measure(
+        tmp_path, rows_file(tmp_path), cache,
+        task="Summarization", architecture="bart", new_tokens=8, max_length=128, max_target_length=40,
+    )  # fmt: skip
+    assert len(answers) == 18
 
 
 def test_a_text_without_columns_is_the_first_field():

@@ -1,10 +1,7 @@
 """Dialogue: losses and answers as transformers' own, for causal networks and encoder-decoders."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from ptm_lightning.tasks import Dialogue, DialogueData
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from two_processes import answers_that_both_measure
 
 from ptm_lightning.__main__ import main
 from ptm_lightning.data.conversations import messages_of
@@ -274,45 +272,12 @@ def test_the_commonest_reply_stands_beside(tmp_path: Path):
     assert 0 < metrics["val/bleu_commonest"] < 100
 
 
-SCRIPT = """
-import json, sys
-from lightning.pytorch import Trainer
-from ptm_lightning.tasks import Dialogue, DialogueData
-from ptm_lightning.testing_case import tiny
-
-source, cache, processes = sys.argv[1:]
-task = Dialogue(overrides=tiny("gpt2"), max_new_tokens=6)
-data = DialogueData(
-    train=[source], max_length=80, max_target_length=20, batch_size=3, vocab_size=300, cache_dir=cache, test_share=0.3
-)
-trainer = Trainer(
-    accelerator="cpu", devices=int(processes), strategy="ddp" if processes == "2" else "auto", logger=False,
-    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-)
-seen, measure = [], task.measure
-task.measure = lambda *texts: seen.append(texts) or measure(*texts)
-metrics = trainer.test(task, data, verbose=False)[0]
-if trainer.is_global_zero:
-    print(json.dumps({"seen": seen, **metrics}))
-"""
-
-
 def test_two_processes_score_every_reply_once(tmp_path: Path, cache: Path):
-    (tmp_path / "run.py").write_text(SCRIPT)
-    source = rows_file(tmp_path)
-    found = []
-    for processes in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, str(tmp_path / "run.py"), str(source), str(cache), processes],
-            env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-        found.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))
-    one, two = found
-    assert one["seen"] == two["seen"]
-    assert len(one["seen"][0][0]) > 18  # replies, of 18 conversations
-    del one["seen"], two["seen"]
-    assert one == pytest.approx(two, rel=1e-5)
+    answers = answers_that_both_measure(
+        tmp_path, rows_file(tmp_path), cache,
+        task="Dialogue", architecture="gpt2", new_tokens=6, max_length=80, max_target_length=20,
+    )  # fmt: skip
+    assert len(answers) > 18  # replies, of 18 conversations
 
 
 @pytest.mark.parametrize("kind", KINDS)
