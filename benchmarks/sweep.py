@@ -1,5 +1,6 @@
 """A death at every single system call of writing a checkpoint, and the comparison of two checkpoints bit by bit."""
 
+import gc
 import os
 import re
 import shutil
@@ -92,6 +93,7 @@ def _forked_save(checkpoints: Path, checkpoint: dict[str, Any], *options: str) -
     child = os.fork()
     if child == 0:
         status = 1
+        gc.disable()  # files that others have left open would be closed here or there, and counted
         try:
             with traced(*options):
                 _save(checkpoints, checkpoint, 2)
