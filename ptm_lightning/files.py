@@ -30,8 +30,11 @@ def atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         OSError: Nothing was written; what was there before still is, and no temporary file stays.
     """
+    _put(path, temporary_path(path), write)
+
+
+def _put(path: Path, temporary: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
     try:
         with open(temporary, "wb") as file:
             write(file)
@@ -52,6 +55,20 @@ def atomic_write(path: Path, text: str) -> None:
         text: All of its content.
     """
     atomic(path, lambda file: file.write(text.encode()))
+
+
+def shared_write(path: Path, text: str) -> None:
+    """`atomic_write` for a cache: other processes may write the same file at the same moment, and the last one's stays.
+
+    Args:
+        path: The file.
+        text: All of its content.
+
+    Raises:
+        OSError: Nothing was written.
+    """
+    mine = path.with_name(f"{path.name}.{os.getpid()}")
+    _put(path, temporary_path(mine), lambda file: file.write(text.encode()))
 
 
 def sync_folder(folder: Path) -> None:

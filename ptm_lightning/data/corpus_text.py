@@ -10,7 +10,7 @@ from typing import Literal
 from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.sources import Source, content_key, fingerprint, read
 from ptm_lightning.data.tokenizer_training import Algorithm
-from ptm_lightning.files import atomic_write
+from ptm_lightning.files import shared_write
 
 HUB_SPLITS = {"--data.train": "train", "--data.validation": "validation", "--data.test": "test"}
 
@@ -64,8 +64,7 @@ def source_key(source: Source, cache: Path) -> str:
         return manifest.read_text()
     key = content_key(source)
     if source.kind == "files":
-        manifest.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(manifest, key)
+        shared_write(manifest, key)
     return key
 
 

@@ -2,7 +2,6 @@
 
 import ctypes
 import json
-import os
 import platform
 import sys
 import time
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ptm_lightning.data.cache import cache_folder
+from ptm_lightning.files import shared_write
 
 Matmul = Literal["auto", "default", "medium"]
 
@@ -182,12 +182,6 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def _write(path: Path, choices: dict[str, str]) -> None:
-    """Replaces the file at once, so that two processes can't tear it; a read-only home only costs the next probe."""
-    beside = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(choices, indent=1))
-        beside.replace(path)
-    except OSError:
-        with suppress(OSError):
-            beside.unlink()
+    """A read-only home only costs the next probe."""
+    with suppress(OSError):
+        shared_write(path, json.dumps(choices, indent=1))
