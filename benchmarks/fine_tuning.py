@@ -137,7 +137,7 @@ def answers(rows: Sequence[Row], run_dir: Path) -> list[dict[str, Any]]:
     return [{"row": row, "prediction": line["prediction"]} for row, line in zip(shown, found, strict=True)]
 
 
-def print_result(found: Mapping[str, Any]) -> None:
+def print_result(found: dict[str, Any]) -> None:
     """The scores of one experiment, and what its model predicts."""
     print_table([found])
     for answer in found["answers"]:
