@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ptm_lightning.data.answering import TERM
 from ptm_lightning.data.batch import Batch, later_places
 from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.seq2seq import prompts
-from ptm_lightning.data.target_text import TERM
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record
 from ptm_lightning.finetuning import FineTuning
@@ -20,10 +20,9 @@ from ptm_lightning.generate import Generation, answer_sorted, n_best
 from ptm_lightning.metrics.references import Reference, references_of
 from ptm_lightning.models.build import max_positions
 from ptm_lightning.models.sight import refuse_sight
-from ptm_lightning.models.start import encodes
+from ptm_lightning.models.start import CAUSAL, SEQ2SEQ, encodes
 from ptm_lightning.terms import Term, Terms, perplexity, token_terms
 
-SEQ2SEQ, CAUSAL = "AutoModelForSeq2SeqLM", "AutoModelForCausalLM"
 GENERATED_ROWS = 64
 """Rows of an evaluation batch that are generated for at a time."""
 
@@ -36,7 +35,6 @@ class TextGeneration(FineTuning, ABC):
         - label smoothing: Szegedy et al., 2015, https://arxiv.org/abs/1512.00567
     """
 
-    auto_class: ClassVar[str] = SEQ2SEQ
     heads: ClassVar[tuple[str, ...]] = (SEQ2SEQ,)
     """The auto classes that the task takes."""
     prediction_arguments: ClassVar[tuple[str, ...]] = (
@@ -114,11 +112,12 @@ class TextGeneration(FineTuning, ABC):
         if self.network is not None:
             self._configure_answers()
 
-    def chosen_head(self) -> str:
-        """The auto class of the network that the task has or, of its `heads`, that it starts with."""
-        if self.link is not None and self.link.auto_class:
-            return self.link.auto_class
-        return SEQ2SEQ if encodes(self) else CAUSAL
+    @property
+    def auto_class(self) -> str:  # type: ignore[override]
+        """That of the network that the task has or, of its `heads`, that it starts with."""
+        if self.link is not None and self.link.auto_class in self.heads:
+            return str(self.link.auto_class)
+        return SEQ2SEQ if CAUSAL not in self.heads or encodes(self) else CAUSAL
 
     def setup(self, stage: str) -> None:
         """Takes over the target's side from the data, for there may be other languages than in training."""

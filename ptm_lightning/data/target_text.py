@@ -1,143 +1,27 @@
 """TargetTextData: the data module of tasks that answer a text with another one, such as its summary."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from tokenizers import Tokenizer
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.example_data import ExampleData, encode_fields, example_at, field_lengths, single_pieces
-from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
-from ptm_lightning.data.formats import Row, as_text
+from ptm_lightning.data.example_data import ExampleData, field_lengths
+from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
-from ptm_lightning.data.noise import Ints
 from ptm_lightning.data.predict import Text, predict_texts
-from ptm_lightning.data.seq2seq import Ragged, closed_frame, prompt_batch, seq2seq_batch
+from ptm_lightning.data.seq2seq import closed_frame, prompt_batch
 from ptm_lightning.data.show import show_row
+from ptm_lightning.data.sides import LayOutSides, Longest, Sides, SidesCollate
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import frame, raw
 from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
-from ptm_lightning.metrics.references import references_of
-
-TERM = "target_text"
-Longest = tuple[int, int]
-"""Tokens of the longest source and of the longest target, without special tokens."""
-
-
-class Sides:
-    """Rows of two texts: a source, which gets a prefix, and a target; rows that lack one of them are left out.
-
-    A list of targets are several right answers; the first one is learned.
-    """
-
-    def __init__(self, fields: tuple[str, ...], prefix: str) -> None:
-        self.fields = self.together = fields
-        self.prefix = prefix
-        self.key = ["sides", prefix]
-        self.incomplete: dict[str, int] = {}
-        """Rows that are left out, by the flag of their source."""
-        self.references: dict[bool, set[int]] = {False: set(), True: set()}
-        """How many right answers training rows and evaluation rows have."""
-
-    def take(self, row: Row, where: str) -> None:
-        """Counts the row if it is left out, and else its right answers."""
-        self._count(row, where, evaluated=False)
-
-    def check(self, row: Row, where: str) -> None:
-        """The same of an evaluation row."""
-        self._count(row, where, evaluated=True)
-
-    def _count(self, row: Row, where: str, *, evaluated: bool) -> None:
-        if self._complete(row):
-            self.references[evaluated].add(len(references_of(row[self.fields[1]])))
-        else:
-            flag = where.partition(":")[0]
-            self.incomplete[flag] = self.incomplete.get(flag, 0) + 1
-
-    def stratum(self, row: Row) -> int:
-        """All rows are alike."""
-        return 0
-
-    def encoder(self, tokenizer: Tokenizer) -> Encode:
-        """Token ids of both sides; none of a row that is left out."""
-        source, target = self.fields
-
-        def encode(rows: Sequence[Row]) -> Iterable[Encoded]:
-            prefixed = [
-                {source: self.prefix + as_text(row[source]), target: references_of(row[target])[0]} for row in rows
-            ]
-            both = zip(rows, encode_fields(tokenizer, prefixed, self.fields), strict=True)
-            return (Encoded(ids if self._complete(row) else [[], []], {}) for row, ids in both)
-
-        return encode
-
-    def facts(self) -> dict[str, Any]:
-        """What is put before each source, how many rows are left out, and how many right answers the others have."""
-        counts = self.references[True] or self.references[False]  # these, where evaluation rows are held out
-        references = [] if counts == {1} else sorted(counts)
-        facts = {"prefix": self.prefix, "incomplete": self.incomplete, "references": references}
-        return {name: value for name, value in facts.items() if value}
-
-    def _complete(self, row: Row) -> bool:
-        source, target = self.fields
-        return bool(as_text(row[source]).strip() and references_of(row[target])[0].strip())
-
-
-def kept_lengths(store: ExampleStore, examples: Ints, longest: Longest) -> Ints:
-    """(R, 2) tokens of each side that are kept."""
-    return np.minimum(field_lengths(store, examples), longest)
-
-
-@dataclass(frozen=True)
-class LayOutSides:
-    """A row for each example, each side cut to its own length."""
-
-    store: ExampleStore
-    longest: Longest
-
-    def __call__(self, start: Ints, length: Ints, draw: Ints) -> Pieces:
-        """One piece each: it begins where the example does, and is as long as what is kept of both sides."""
-        kept = kept_lengths(self.store, example_at(self.store, start), self.longest)
-        return single_pieces(start, kept.sum(axis=1), draw)
-
-
-@dataclass(frozen=True)
-class SidesCollate:
-    """Examples to a batch for an encoder-decoder."""
-
-    store: ExampleStore
-    frames: tuple[Frame, Frame]
-    """Special tokens around a source, and around a target."""
-    longest: Longest
-    pad_id: int
-    evaluate: bool
-    """The rows come along as they were read."""
-
-    def __call__(self, pieces: Pieces) -> Batch:
-        """One batch of R rows."""
-        examples = example_at(self.store, pieces.start)
-        kept = kept_lengths(self.store, examples, self.longest)
-        source, target = (self._framed(examples * 2 + side, kept[:, side], self.frames[side]) for side in range(2))
-        counts = {TERM: len(target.ids), "tokens": len(source.ids) + len(target.ids)}
-        batch = seq2seq_batch(source, target, pad_id=self.pad_id, counts=counts)
-        batch["examples"] = torch.from_numpy(examples)
-        if self.evaluate:
-            batch["rows"] = list(self.store.rows(examples.tolist()))
-        return batch
-
-    def _framed(self, fields: Ints, lengths: Ints, frame: Frame) -> Ragged:
-        starts = self.store.field_offsets[fields]
-        texts = [self.store.tokens[begin : begin + size] for begin, size in zip(starts, lengths, strict=True)]
-        ids = [np.array([*frame.before, *text, *frame.after], dtype=np.int64) for text in texts]
-        return Ragged(np.concatenate(ids), np.repeat(np.arange(len(ids)), [len(row) for row in ids]))
 
 
 class TargetTextData(ExampleData, ABC):
@@ -210,7 +94,7 @@ class TargetTextData(ExampleData, ABC):
 
     def collate_examples(self, store: ExampleStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
         """Both sides, and in evaluation the rows as they were read."""
-        return SidesCollate(store, self.frames, self.longest, self.hf_tokenizer.pad_token_id, evaluate)
+        return SidesCollate(store, self.frames, self.longest, self.hf_tokenizer.pad_token_id, evaluate, two_sided=True)
 
     def decoder_ids(self) -> dict[str, int]:
         """Fields of the network's generation config that the target's language decides: how the decoder begins."""
