@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from transformers import PreTrainedTokenizerFast
 
-from ptm_lightning.data.answering import prompt_room
+from ptm_lightning.data.answering import pad_of, prompt_room
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.chat import Chat, with_chat_template
 from ptm_lightning.data.conversations import (
@@ -81,9 +81,8 @@ class DialogueData(ExampleData):
 
     @property
     def pad_id(self) -> int:
-        """What fills rows; it is known by its place, and may be the end."""
-        pad = self.hf_tokenizer.pad_token_id
-        return self.end_id if pad is None else int(pad)
+        """What fills rows."""
+        return pad_of(self.hf_tokenizer, self.end_id)
 
     @property
     def end_id(self) -> int:

@@ -5,6 +5,7 @@ Shapes: R rows of T places; m tokens in reading order, row after row.
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.noise import Bools
@@ -39,6 +40,12 @@ def answer_batch(rows: Ragged, said: Bools, *, pad_id: int, two_sided: bool) -> 
         packed=False,
         counts=counts,
     )
+
+
+def pad_of(tokenizer: PreTrainedTokenizerFast, end_id: int) -> int:
+    """What fills rows: padding is known by its place, so that the end will do where the tokenizer has none."""
+    pad = tokenizer.pad_token_id
+    return end_id if pad is None else int(pad)
 
 
 def prompt_room(max_length: int, max_target_length: int, *, two_sided: bool) -> int:

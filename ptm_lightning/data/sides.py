@@ -26,15 +26,15 @@ Longest = tuple[int, int]
 
 
 class Sides:
-    """Rows of two texts: a source, which gets a prefix, and a target; rows that lack one of them are left out.
+    """Rows of two texts: a source and a target, each with what is put before it; rows that lack one are left out.
 
     A list of targets are several right answers; the first one is learned.
     """
 
-    def __init__(self, fields: tuple[str, ...], prefix: str) -> None:
+    def __init__(self, fields: tuple[str, ...], prefix: str, lead: str) -> None:
         self.fields = self.together = fields
-        self.prefix = prefix
-        self.key = ["sides", prefix]
+        self.prefix, self.lead = prefix, lead
+        self.key = ["sides", prefix, lead]
         self.incomplete: dict[str, int] = {}
         """Rows that are left out, by the flag of their source."""
         self.references: dict[bool, set[int]] = {False: set(), True: set()}
@@ -65,7 +65,8 @@ class Sides:
 
         def encode(rows: Sequence[Row]) -> Iterable[Encoded]:
             prefixed = [
-                {source: self.prefix + as_text(row[source]), target: references_of(row[target])[0]} for row in rows
+                {source: self.prefix + as_text(row[source]), target: self.lead + references_of(row[target])[0]}
+                for row in rows
             ]
             both = zip(rows, encode_fields(tokenizer, prefixed, self.fields), strict=True)
             return (Encoded(ids if self._complete(row) else [[], []], {}) for row, ids in both)

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
+from ptm_lightning.data.answering import pad_of, prompt_room
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.example_data import ExampleData, field_lengths
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.predict import Text, predict_texts
+from ptm_lightning.data.separator import Separator, separate
 from ptm_lightning.data.seq2seq import closed_frame, prompt_batch
 from ptm_lightning.data.show import show_row
 from ptm_lightning.data.sides import LayOutSides, Longest, Sides, SidesCollate
@@ -25,12 +27,16 @@ from ptm_lightning.log import say
 
 
 class TargetTextData(ExampleData, ABC):
-    """Rows of two texts; the model reads the first and answers with the second."""
+    """Rows of two texts; the model reads the first and answers with the second.
+
+    For an encoder-decoder these are its two sides. For a causal network they stand in one row: the source, a separator,
+    and the target with its end.
+    """
 
     tokenizer_algorithm: Algorithm = "bpe"
     """What kind of tokenizer to train, on both sides; wordpiece would lose capital letters."""
     max_target_length: int = 128
-    """Tokens of the longest target, special tokens included; --data.max_length is the source's."""
+    """Tokens of the longest target, special tokens included. For a causal network --data.max_length has them too."""
     prefix: str | None = None
     """What is put before each source. Default: what a pretrained T5 was trained with, else nothing."""
 
@@ -43,49 +49,85 @@ class TargetTextData(ExampleData, ABC):
     def purpose(self) -> str:
         """What the task is called in the `task_specific_params` of a pretrained T5's config."""
 
+    def used_separator(self) -> str:
+        """What a causal network reads between source and target; "" for an encoder-decoder."""
+        return ""
+
     def setup(self, stage: str) -> None:
         """Opens the stores, and says what is left out."""
+        if stage == "predict" and self.causal:  # the same room for sources as in training
+            known = self.known_side().get("max_length", self.max_target_length)
+            self.max_target_length = min(self.max_target_length, known)
         super().setup(stage)
         if stage == "fit":
             for flag, count in self.corpus.provenance.get("incomplete", {}).items():
                 say(f"{flag}: {count:,} rows are left out, for {' or '.join(self.fields)} is empty in them")
+            if self.causal and (after := frame(self.hf_tokenizer)[1]):
+                put = " ".join(self.hf_tokenizer.convert_ids_to_tokens(after))
+                say(f"--data.tokenizer: it puts {put} behind a text, which nothing can follow; here it is left out")
 
     def reader(self) -> Sides:
         """Rows of two texts."""
-        return Sides(self.fields, self.used_prefix())
+        separator = self._separator()
+        return Sides(self.fields, self.used_prefix(), separator.lead if separator else "")
 
     def used_prefix(self) -> str:
         """The prefix asked for, the trained model's, or the backbone's own."""
-        task: Any = self.trainer.lightning_module if self.trainer is not None else None
-        if self.prefix is not None or task is None:
-            return self.prefix or ""
-        if task.link is not None:
-            return str(task.link.target_side.get("prefix", ""))
-        return backbone_prefix(task.backbone, self.purpose) if task.backbone else ""
+        return str(self.known_side().get("prefix", "")) if self.prefix is None else self.prefix
+
+    def known_side(self) -> dict[str, Any]:
+        """What the trained model, or the backbone, was trained to find around a source: prefix, separator and so on."""
+        task = self._task
+        if task is not None and task.link is not None:
+            side: dict[str, Any] = task.link.target_side
+            return side
+        return backbone_side(task.backbone, self.purpose) if task is not None and task.backbone else {}
+
+    def _separator(self) -> Separator | None:
+        text = self.used_separator()
+        return separate(raw(self.hf_tokenizer), text) if text else None
 
     def make_frame(self) -> Frame:
         """The special tokens of both sides together; each side's own are in `frames`."""
         tokenizer = self.hf_tokenizer
-        if tokenizer.pad_token_id is None:
+        if tokenizer.pad_token_id is None and not self.causal:
             raise UserError("--data.tokenizer: it has no padding token; take one that has, or --data.tokenizer train")
         self.frames = self.make_frames()
-        lengths = {"max_length": self.max_length, "max_target_length": self.max_target_length}
-        for (name, length), around in zip(lengths.items(), self.frames, strict=True):
-            if length <= len(around):
-                raise UserError(f"--data.{name} {length}: no room beside {len(around)} special tokens; give more")
+        target_too = f" and --data.max_target_length {self.max_target_length}" if self.causal else ""
+        for name, room, around, beside in zip(
+            ("max_length", "max_target_length"), self.longest, self.frames, (target_too, ""), strict=True
+        ):
+            if room < 1:
+                given = f"--data.{name} {getattr(self, name)}"
+                raise UserError(f"{given}: no room beside {len(around)} special tokens{beside}; give more")
         source, target = self.frames
         return Frame(source.before + source.after, target.before + target.after)
 
     def make_frames(self) -> tuple[Frame, Frame]:
-        """The special tokens around a source and around a target, which has an end: the tokenizer's own."""
+        """What stands around a source and around a target, which has an end: the tokenizer's own special tokens.
+
+        For a causal network, a separator ends a source.
+        """
         tokenizer = self.hf_tokenizer
-        return Frame(*map(tuple, frame(tokenizer))), closed_frame(target_frame(tokenizer), tokenizer)
+        before, after = map(tuple, frame(tokenizer))
+        if (separator := self._separator()) is not None:
+            return Frame(before, separator.ids), closed_frame(Frame((), ()), tokenizer)
+        return Frame(before, after), closed_frame(target_frame(tokenizer), tokenizer)
 
     @property
     def longest(self) -> Longest:
         """Tokens of text of the longest row."""
         source, target = self.frames
-        return self.max_length - len(source), self.max_target_length - len(target)
+        return self._max_source - len(source), self.max_target_length - len(target)
+
+    @property
+    def _max_source(self) -> int:
+        return prompt_room(self.max_length, self.max_target_length, two_sided=not self.causal)
+
+    @property
+    def pad_id(self) -> int:
+        """What fills rows."""
+        return pad_of(self.hf_tokenizer, self.frames[1].after[-1])
 
     def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
         """A row for each example."""
@@ -94,14 +136,15 @@ class TargetTextData(ExampleData, ABC):
 
     def collate_examples(self, store: ExampleStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
         """Both sides, and in evaluation the rows as they were read."""
-        return SidesCollate(store, self.frames, self.longest, self.hf_tokenizer.pad_token_id, evaluate, two_sided=True)
+        return SidesCollate(store, self.frames, self.longest, self.pad_id, evaluate, two_sided=not self.causal)
 
     def decoder_ids(self) -> dict[str, int]:
         """Fields of the network's generation config that the target's language decides: how the decoder begins."""
         return {}
 
     def _make_link(self) -> Link:
-        side = {
+        link = super()._make_link()
+        side: dict[str, Any] = {
             "fields": list(self.fields),
             "purpose": self.purpose,
             "prefix": self.used_prefix(),
@@ -110,7 +153,11 @@ class TargetTextData(ExampleData, ABC):
             "ids": self.decoder_ids(),
             "asked": 0 if self._predicts() else len(self.corpus.validation),
         }
-        return replace(super()._make_link(), max_length=max(self.max_length, self.max_target_length), target_side=side)
+        if separator := self.used_separator():
+            ids = {"eos_token_id": side["last"], "pad_token_id": self.pad_id}
+            side |= {"separator": separator, "before": self._max_source, "ids": ids}
+            link = replace(link, provenance=link.provenance | {"separator": separator})
+        return replace(link, max_length=max(self.max_length, self.max_target_length), target_side=side)
 
     # Texts to predict for
 
@@ -129,7 +176,7 @@ class TargetTextData(ExampleData, ABC):
         self._cut += sum(len(row) > longest for row in coded)
         self._asked += len(texts)
         rows = [[*around.before, *row.ids[:longest], *around.after] for row in coded]
-        return prompt_batch(rows, texts, self.hf_tokenizer.pad_token_id)
+        return prompt_batch(rows, texts, self.pad_id)
 
     def teardown(self, stage: str) -> None:
         """Says what was cut of the texts to predict for."""
@@ -153,11 +200,12 @@ class TargetTextData(ExampleData, ABC):
                 say(f"--data.{name} {length}: cuts {cut:,} of {len(store):,} {what} ({cut / len(store):.1%})")
 
 
-def backbone_prefix(name: str, purpose: str) -> str:
-    """What a pretrained network, a folder or a hub name, was trained to find before a source; "" without it."""
+def backbone_side(name: str, purpose: str) -> dict[str, Any]:
+    """What a pretrained network, a folder or a hub name, was trained to find around a source, in a link's words."""
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    known: dict[str, dict[str, Any]] = getattr(config, "task_specific_params", None) or {}
-    return str(known.get(purpose, {}).get("prefix", ""))
+    known = (getattr(config, "task_specific_params", None) or {}).get(purpose, {})
+    words = {"prefix": "prefix", "separator": "separator", "max_new_tokens": "max_length"}
+    return {ours: known[theirs] for theirs, ours in words.items() if theirs in known}
 
 
 def target_frame(tokenizer: PreTrainedTokenizerFast) -> Frame:
