@@ -1,6 +1,7 @@
 """The model card: what an exported model is, what it learned from, how, and what was measured; nothing else."""
 
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -177,7 +178,7 @@ def model_card(record: CardData) -> str:
         front["pipeline_tag"] = tag
     sections = {
         "What it is": f"{record.objective}\n\n{_table(record.model)}",
-        "How to use it": f"```python\n{_usage(record.auto_class)}\n```",
+        "How to use it": f"```python\n{_usage(record.auto_class, record.provenance.get('separator', ''))}\n```",
         "Data": _data(record),
         "Recipe": f"{_table(record.training)}\n\n{_recipe(record.arguments)}",
         "Metrics": _metrics(record),
@@ -201,7 +202,8 @@ def _cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def _usage(auto_class: str) -> str:
+def _usage(auto_class: str, separator: str) -> str:
+    """Code that uses the model; the separator ends a text that is to be answered."""
     tag = PIPELINE_TAGS.get(auto_class)
     if tag not in PIPELINES:
         return (
@@ -209,7 +211,11 @@ def _usage(auto_class: str) -> str:
             'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")\n'
             f'model = {auto_class}.from_pretrained("path/to/this/folder")'
         )
-    text = 'f"A text with one {pipe.tokenizer.mask_token} in it."' if tag == "fill-mask" else '"A text."'
+    text = (
+        'f"A text with one {pipe.tokenizer.mask_token} in it."'
+        if tag == "fill-mask"
+        else json.dumps(f"A text.{separator}")
+    )
     return (
         f'from transformers import pipeline\npipe = pipeline("{tag}", model="path/to/this/folder")\nprint(pipe({text}))'
     )

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ptm_lightning.data.answering import TERM
 from ptm_lightning.data.batch import Batch, later_places
 from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.seq2seq import prompts
-from ptm_lightning.data.target_text import TERM
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record
 from ptm_lightning.finetuning import FineTuning
 from ptm_lightning.generate import Generation, answer_sorted, n_best
+from ptm_lightning.log import say
 from ptm_lightning.metrics.references import Reference, references_of
 from ptm_lightning.models.build import max_positions
 from ptm_lightning.models.sight import refuse_sight
-from ptm_lightning.models.start import encodes
+from ptm_lightning.models.start import CAUSAL, SEQ2SEQ, encodes
 from ptm_lightning.terms import Term, Terms, perplexity, token_terms
 
-SEQ2SEQ, CAUSAL = "AutoModelForSeq2SeqLM", "AutoModelForCausalLM"
 GENERATED_ROWS = 64
 """Rows of an evaluation batch that are generated for at a time."""
 
@@ -36,7 +36,6 @@ class TextGeneration(FineTuning, ABC):
         - label smoothing: Szegedy et al., 2015, https://arxiv.org/abs/1512.00567
     """
 
-    auto_class: ClassVar[str] = SEQ2SEQ
     heads: ClassVar[tuple[str, ...]] = (SEQ2SEQ,)
     """The auto classes that the task takes."""
     prediction_arguments: ClassVar[tuple[str, ...]] = (
@@ -68,7 +67,8 @@ class TextGeneration(FineTuning, ABC):
     length_penalty: float = 1.0
     """Of beams: above 1 longer answers are preferred, below 1 shorter ones."""
     no_repeat_ngram_size: int = 0
-    """No sequence of so many tokens comes twice in an answer; 0: any may."""
+    """No sequence of so many tokens comes twice in an answer, nor with a causal network from what it answers; 0: any
+    may."""
     temperature: float | None = None
     """Samples answers, at 1 from the network's own distribution."""
     top_p: float = 1.0
@@ -114,11 +114,12 @@ class TextGeneration(FineTuning, ABC):
         if self.network is not None:
             self._configure_answers()
 
-    def chosen_head(self) -> str:
-        """The auto class of the network that the task has or, of its `heads`, that it starts with."""
-        if self.link is not None and self.link.auto_class:
-            return self.link.auto_class
-        return SEQ2SEQ if encodes(self) else CAUSAL
+    @property
+    def auto_class(self) -> str:  # type: ignore[override]
+        """That of the network that the task has or, of its `heads`, that it starts with."""
+        if self.link is not None and self.link.auto_class in self.heads:
+            return str(self.link.auto_class)
+        return SEQ2SEQ if CAUSAL not in self.heads or encodes(self) else CAUSAL
 
     def setup(self, stage: str) -> None:
         """Takes over the target's side from the data, for there may be other languages than in training."""
@@ -129,7 +130,12 @@ class TextGeneration(FineTuning, ABC):
             self._configure_answers()
         assert self.network is not None
         if not self.network.config.is_encoder_decoder:
-            refuse_sight(self.network)
+            refuse_sight(self.network, ", or an encoder-decoder, such as bart or t5")
+            if stage == "fit" and self.no_repeat_ngram_size:
+                say(
+                    f"--model.no_repeat_ngram_size {self.no_repeat_ngram_size}: of a causal network transformers "
+                    "counts what it answers too, of which no such sequence can be repeated"
+                )
         longest, places = self._longest_answer(), max_positions(self.network)
         before = int(self._link.target_side.get("before", 0))
         if places is not None and before + longest > places:
@@ -174,8 +180,9 @@ class TextGeneration(FineTuning, ABC):
             no_repeat_ngram_size=self.no_repeat_ngram_size,
         )
         self.network.generation_config = settings.config(**ids)
-        if side.get("prefix"):
-            config.task_specific_params = {side["purpose"]: {"prefix": side["prefix"]}}
+        if told := {name: side[name] for name in ("prefix", "separator") if side.get(name)}:
+            longest = {"max_new_tokens": side["max_length"]} if "separator" in told else {}
+            config.task_specific_params = {side["purpose"]: told | longest}
         self.link = self._link.with_network(self.auto_class, config)
 
     def hidden_from(self, batch: Batch, number: int) -> Tensor:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from transformers import PreTrainedTokenizerFast
 
+from ptm_lightning.data.answering import pad_of, prompt_room
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.chat import Chat, with_chat_template
 from ptm_lightning.data.conversations import (
@@ -36,7 +37,8 @@ from ptm_lightning.link import Link
 from ptm_lightning.log import say
 from ptm_lightning.metrics.dialogue import dialogue_scores, word_f1
 from ptm_lightning.metrics.references import Reference, references_of
-from ptm_lightning.text_generation import CAUSAL, SEQ2SEQ, TextGeneration
+from ptm_lightning.models.start import CAUSAL, SEQ2SEQ
+from ptm_lightning.text_generation import TextGeneration
 
 
 class DialogueData(ExampleData):
@@ -65,7 +67,6 @@ class DialogueData(ExampleData):
         """With a chat template."""
         tokenizer, new_tokens = super().make_tokenizer(settings)
         tokenizer, roles = with_chat_template(tokenizer)
-        self.hf_tokenizer = tokenizer
         return tokenizer, new_tokens | (roles if self.given_tokenizer is not None else {})
 
     def reader(self) -> ConversationReader:
@@ -79,15 +80,9 @@ class DialogueData(ExampleData):
         return Frame((), ())
 
     @property
-    def causal(self) -> bool:
-        """Whether a reply stands in the row that it answers."""
-        return bool(self._task.auto_class == CAUSAL)
-
-    @property
     def pad_id(self) -> int:
-        """What fills rows; it is known by its place, and may be the end."""
-        pad = self.hf_tokenizer.pad_token_id
-        return self.end_id if pad is None else int(pad)
+        """What fills rows."""
+        return pad_of(self.hf_tokenizer, self.end_id)
 
     @property
     def end_id(self) -> int:
@@ -100,13 +95,7 @@ class DialogueData(ExampleData):
 
     @property
     def _max_prompt(self) -> int:
-        room = self.max_length - self.max_target_length if self.causal else self.max_length
-        if room < 1:
-            raise UserError(
-                f"--data.max_target_length {self.max_target_length}: leaves no room in a row of --data.max_length "
-                f"{self.max_length} for what is answered; give less"
-            )
-        return room
+        return prompt_room(self.max_length, self.max_target_length, two_sided=not self.causal)
 
     def example_ids(self, store: ExampleStore, numbers: Sequence[int]) -> list[str]:
         """The conversation's number and the turn's: the same whatever else of it is left out."""
@@ -201,11 +190,6 @@ class Dialogue(TextGeneration):
 
     architecture: str = "gpt2"
     """What to build from scratch when there is no backbone: a transformers model type, such as gpt2, llama or bart."""
-
-    @property
-    def auto_class(self) -> str:  # type: ignore[override]
-        """By what the network is, or will be."""
-        return self.chosen_head()
 
     def measure(
         self, sources: Sequence[str], answers: Sequence[str], references: Sequence[Reference]

@@ -85,7 +85,7 @@ class TranslationData(TargetTextData):
 
 
 class Translation(TextGeneration):
-    """Translations by an encoder-decoder, scored with BLEU, chrF++ and TER beside the untranslated text.
+    """Translations by an encoder-decoder (no causal network), scored with BLEU, chrF++ and TER beside the source.
 
     References:
         - Transformer, 2017, https://arxiv.org/abs/1706.03762

@@ -19,6 +19,7 @@ from ptm_lightning.plugins import load_plugins, subclasses
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Term, Terms
 from ptm_lightning.testing import CLAUSES, Alternative, Case, Clause, check_task, targets_restore_the_text
+from ptm_lightning.testing_case import tiny
 
 load_plugins()
 BUILT_IN = {name: cls for name, cls in subclasses(Task).items() if cls.__module__.startswith("ptm_lightning.tasks.")}
@@ -112,7 +113,10 @@ NEEDS: dict[str, dict[str, Any]] = {
             "max_length": 50,
         },
     },
-    "Summarization": ANSWERS,
+    "Summarization": {
+        **ANSWERS,
+        "alternatives": ANSWERS["alternatives"] | {"separator": " In short:", "tokenizer_algorithm": "unigram"},
+    },
     "Translation": {
         **ANSWERS,
         "alternatives": ANSWERS["alternatives"] | {"source_language": "fr", "target_language": "fr"},
@@ -134,17 +138,32 @@ NEEDS: dict[str, dict[str, Any]] = {
 }
 """What the contract must be told of a task: arguments of `check_task`."""
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "Summarization, causal": {
+        "arguments": {"temperature": 2.0, "architecture": "gpt2", "overrides": tiny("gpt2")},
+        "data": ANSWERS["data"] | {"max_length": 80},
+        "alternatives": {
+            **NEEDS["Summarization"]["alternatives"],
+            "min_new_tokens": Alternative(24, given={"learning_rate": 0.1}),
+            "architecture": "llama",
+            "max_length": 50,
+        },
+    },
+}
+"""The same of tasks that take networks of another kind, too."""
+
 
 @pytest.mark.parametrize(
-    ("task", "clause"),
+    ("name", "clause"),
     [
-        pytest.param(task, clause, id=f"{name}-{clause.__name__}")
-        for name, task in sorted(BUILT_IN.items())
+        pytest.param(name, clause, id=f"{name}-{clause.__name__}")
+        for name in sorted([*BUILT_IN, *VARIANTS])
         for clause in (*CLAUSES, *OF_A_TASK.get(name, ()))
     ],
 )
-def test_built_in(task: type[Task], clause: Clause) -> None:
-    check_task(task, clauses=[clause], **NEEDS.get(task.__name__, {}))
+def test_built_in(name: str, clause: Clause) -> None:
+    needs = VARIANTS.get(name, NEEDS.get(name, {}))
+    check_task(BUILT_IN[name.partition(",")[0]], clauses=[clause], **needs)
 
 
 def test_all_built_in_tasks_are_found() -> None:

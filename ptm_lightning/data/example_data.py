@@ -26,6 +26,7 @@ from ptm_lightning.data.tokenizer import raw
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 from ptm_lightning.models.head import backbone_labels
+from ptm_lightning.models.start import CAUSAL
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,11 @@ class ExampleData(TaskData, ABC):
     fields: ClassVar[tuple[str, ...]]
     """The columns of text."""
 
+    @property
+    def causal(self) -> bool:
+        """Whether the network reads and answers in one row."""
+        return self._task is not None and self._task.auto_class == CAUSAL
+
     @abstractmethod
     def reader(self) -> Reader:
         """What makes examples of rows."""
@@ -129,11 +135,11 @@ class ExampleData(TaskData, ABC):
         """Opens the stores of examples; makes first what the cache doesn't have."""
         settings = self.settings()
         sources = find_sources(settings)
-        tokenizer, new_tokens = self.make_tokenizer(settings)
-        return prepare_examples(settings, sources, self.test_share, self.reader(), tokenizer, new_tokens)
+        self.hf_tokenizer, new_tokens = self.make_tokenizer(settings)
+        return prepare_examples(settings, sources, self.test_share, self.reader(), self.hf_tokenizer, new_tokens)
 
     def make_tokenizer(self, settings: CorpusSettings) -> tuple[PreTrainedTokenizerFast, NewTokens]:
-        """The model's, one that is given, or one trained on the text; before the reader is made."""
+        """The model's, one that is given, or one trained on the text; the reader is made after it."""
         return prepare_tokenizer(settings, self.given_tokenizer)
 
     def setup(self, stage: str) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ptm_lightning.data.batch import Batch, as_batch, frame_rows
+from ptm_lightning.data.answering import answer_batch
+from ptm_lightning.data.batch import Batch, frame_rows
 from ptm_lightning.data.conversations import BEGINS, messages_of
 from ptm_lightning.data.example_data import example_at, single_pieces
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.noise import Ints
-from ptm_lightning.data.seq2seq import Ragged, seq2seq_batch
-from ptm_lightning.data.target_text import TERM
+from ptm_lightning.data.seq2seq import Ragged
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,7 @@ class ReplyCollate:
         turn = np.asarray(store.columns["turn"])[rows.offset]
         last = np.asarray(store.columns["turn"])[pieces.start + pieces.length - 1]  # (R,) the turn that ends each row
         said = turn == last[row] if evaluate else turn > 0
-        counts = {TERM: int(said.sum())}
-        if self.two_sided:
-            sides = [Ragged(ids[mine], row[mine]) for mine in (~said, said)]
-            batch = seq2seq_batch(*sides, pad_id=self.pad_id, counts=counts | {"tokens": len(ids)})
-        else:
-            batch = as_batch(rows, rows.content[said] - 1, ids[said], packed=False, counts=counts)
+        batch = answer_batch(Ragged(ids, row), said, pad_id=self.pad_id, two_sided=self.two_sided)
         if evaluate:
             batch["examples"] = torch.from_numpy(np.searchsorted(self.replies.reply_ends, pieces.start + pieces.length))
             batch["rows"] = self._texts(pieces, last)

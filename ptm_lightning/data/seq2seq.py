@@ -109,8 +109,8 @@ def seq2seq_batch(inputs: Ragged, targets: Ragged, *, pad_id: int, counts: dict[
         pad_id: Fills the ends of shorter rows, and the place of the start token, which the network's config knows.
         counts: "tokens", those of the text before it was corrupted, and the counts of the loss terms.
     """
-    input_ids, real = _padded(inputs, pad_id)
-    labels, read = _padded(targets, pad_id)
+    input_ids, real = padded(inputs, pad_id)
+    labels, read = padded(targets, pad_id)
     return Batch(
         input_ids=torch.from_numpy(input_ids),
         document_ids=torch.from_numpy(real.astype(np.int64)),
@@ -128,7 +128,7 @@ def seq2seq_batch(inputs: Ragged, targets: Ragged, *, pad_id: int, counts: dict[
 def prompt_batch(rows: Sequence[Sequence[int]], texts: Sequence[Text], pad_id: int) -> Batch:
     """What the encoder reads of texts to predict for; the decoder is still to speak."""
     ids = np.array([token for row in rows for token in row], dtype=np.int64)
-    input_ids, real = _padded(Ragged(ids, np.repeat(np.arange(len(rows)), [len(row) for row in rows])), pad_id)
+    input_ids, real = padded(Ragged(ids, np.repeat(np.arange(len(rows)), [len(row) for row in rows])), pad_id)
     return Batch(
         input_ids=torch.from_numpy(input_ids),
         document_ids=torch.from_numpy(real.astype(np.int64)),
@@ -153,8 +153,8 @@ def target_rows(batch: Batch) -> list[list[int]]:
     return [row[:-1].tolist() for row in rows]
 
 
-def _padded(rows: Ragged, pad_id: int) -> tuple[Ints, Bools]:
-    """(R, T) ids, and where they aren't padding."""
+def padded(rows: Ragged, pad_id: int) -> tuple[Ints, Bools]:
+    """(R, T) ids, and where they aren't padding, which is at the end."""
     lengths = np.bincount(rows.row)
     real = np.arange(lengths.max()) < lengths[:, None]
     ids = np.full(real.shape, pad_id, dtype=np.int64)

@@ -1,152 +1,42 @@
 """TargetTextData: the data module of tasks that answer a text with another one, such as its summary."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from tokenizers import Tokenizer
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
+from ptm_lightning.data.answering import pad_of, prompt_room
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.example_data import ExampleData, encode_fields, example_at, field_lengths, single_pieces
-from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
-from ptm_lightning.data.formats import Row, as_text
+from ptm_lightning.data.example_data import ExampleData, field_lengths
+from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
-from ptm_lightning.data.noise import Ints
 from ptm_lightning.data.predict import Text, predict_texts
-from ptm_lightning.data.seq2seq import Ragged, closed_frame, prompt_batch, seq2seq_batch
+from ptm_lightning.data.separator import Separator, separate
+from ptm_lightning.data.seq2seq import closed_frame, prompt_batch
 from ptm_lightning.data.show import show_row
+from ptm_lightning.data.sides import LayOutSides, Longest, Sides, SidesCollate
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import frame, raw
 from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
-from ptm_lightning.metrics.references import references_of
-
-TERM = "target_text"
-Longest = tuple[int, int]
-"""Tokens of the longest source and of the longest target, without special tokens."""
-
-
-class Sides:
-    """Rows of two texts: a source, which gets a prefix, and a target; rows that lack one of them are left out.
-
-    A list of targets are several right answers; the first one is learned.
-    """
-
-    def __init__(self, fields: tuple[str, ...], prefix: str) -> None:
-        self.fields = self.together = fields
-        self.prefix = prefix
-        self.key = ["sides", prefix]
-        self.incomplete: dict[str, int] = {}
-        """Rows that are left out, by the flag of their source."""
-        self.references: dict[bool, set[int]] = {False: set(), True: set()}
-        """How many right answers training rows and evaluation rows have."""
-
-    def take(self, row: Row, where: str) -> None:
-        """Counts the row if it is left out, and else its right answers."""
-        self._count(row, where, evaluated=False)
-
-    def check(self, row: Row, where: str) -> None:
-        """The same of an evaluation row."""
-        self._count(row, where, evaluated=True)
-
-    def _count(self, row: Row, where: str, *, evaluated: bool) -> None:
-        if self._complete(row):
-            self.references[evaluated].add(len(references_of(row[self.fields[1]])))
-        else:
-            flag = where.partition(":")[0]
-            self.incomplete[flag] = self.incomplete.get(flag, 0) + 1
-
-    def stratum(self, row: Row) -> int:
-        """All rows are alike."""
-        return 0
-
-    def encoder(self, tokenizer: Tokenizer) -> Encode:
-        """Token ids of both sides; none of a row that is left out."""
-        source, target = self.fields
-
-        def encode(rows: Sequence[Row]) -> Iterable[Encoded]:
-            prefixed = [
-                {source: self.prefix + as_text(row[source]), target: references_of(row[target])[0]} for row in rows
-            ]
-            both = zip(rows, encode_fields(tokenizer, prefixed, self.fields), strict=True)
-            return (Encoded(ids if self._complete(row) else [[], []], {}) for row, ids in both)
-
-        return encode
-
-    def facts(self) -> dict[str, Any]:
-        """What is put before each source, how many rows are left out, and how many right answers the others have."""
-        counts = self.references[True] or self.references[False]  # these, where evaluation rows are held out
-        references = [] if counts == {1} else sorted(counts)
-        facts = {"prefix": self.prefix, "incomplete": self.incomplete, "references": references}
-        return {name: value for name, value in facts.items() if value}
-
-    def _complete(self, row: Row) -> bool:
-        source, target = self.fields
-        return bool(as_text(row[source]).strip() and references_of(row[target])[0].strip())
-
-
-def kept_lengths(store: ExampleStore, examples: Ints, longest: Longest) -> Ints:
-    """(R, 2) tokens of each side that are kept."""
-    return np.minimum(field_lengths(store, examples), longest)
-
-
-@dataclass(frozen=True)
-class LayOutSides:
-    """A row for each example, each side cut to its own length."""
-
-    store: ExampleStore
-    longest: Longest
-
-    def __call__(self, start: Ints, length: Ints, draw: Ints) -> Pieces:
-        """One piece each: it begins where the example does, and is as long as what is kept of both sides."""
-        kept = kept_lengths(self.store, example_at(self.store, start), self.longest)
-        return single_pieces(start, kept.sum(axis=1), draw)
-
-
-@dataclass(frozen=True)
-class SidesCollate:
-    """Examples to a batch for an encoder-decoder."""
-
-    store: ExampleStore
-    frames: tuple[Frame, Frame]
-    """Special tokens around a source, and around a target."""
-    longest: Longest
-    pad_id: int
-    evaluate: bool
-    """The rows come along as they were read."""
-
-    def __call__(self, pieces: Pieces) -> Batch:
-        """One batch of R rows."""
-        examples = example_at(self.store, pieces.start)
-        kept = kept_lengths(self.store, examples, self.longest)
-        source, target = (self._framed(examples * 2 + side, kept[:, side], self.frames[side]) for side in range(2))
-        counts = {TERM: len(target.ids), "tokens": len(source.ids) + len(target.ids)}
-        batch = seq2seq_batch(source, target, pad_id=self.pad_id, counts=counts)
-        batch["examples"] = torch.from_numpy(examples)
-        if self.evaluate:
-            batch["rows"] = list(self.store.rows(examples.tolist()))
-        return batch
-
-    def _framed(self, fields: Ints, lengths: Ints, frame: Frame) -> Ragged:
-        starts = self.store.field_offsets[fields]
-        texts = [self.store.tokens[begin : begin + size] for begin, size in zip(starts, lengths, strict=True)]
-        ids = [np.array([*frame.before, *text, *frame.after], dtype=np.int64) for text in texts]
-        return Ragged(np.concatenate(ids), np.repeat(np.arange(len(ids)), [len(row) for row in ids]))
 
 
 class TargetTextData(ExampleData, ABC):
-    """Rows of two texts; the model reads the first and answers with the second."""
+    """Rows of two texts; the model reads the first and answers with the second.
+
+    For an encoder-decoder these are its two sides. For a causal network they stand in one row: the source, a separator,
+    and the target with its end.
+    """
 
     tokenizer_algorithm: Algorithm = "bpe"
     """What kind of tokenizer to train, on both sides; wordpiece would lose capital letters."""
     max_target_length: int = 128
-    """Tokens of the longest target, special tokens included; --data.max_length is the source's."""
+    """Tokens of the longest target, special tokens included. For a causal network --data.max_length has them too."""
     prefix: str | None = None
     """What is put before each source. Default: what a pretrained T5 was trained with, else nothing."""
 
@@ -159,49 +49,85 @@ class TargetTextData(ExampleData, ABC):
     def purpose(self) -> str:
         """What the task is called in the `task_specific_params` of a pretrained T5's config."""
 
+    def used_separator(self) -> str:
+        """What a causal network reads between source and target; "" for an encoder-decoder."""
+        return ""
+
     def setup(self, stage: str) -> None:
         """Opens the stores, and says what is left out."""
+        if stage == "predict" and self.causal:  # the same room for sources as in training
+            known = self.known_side().get("max_length", self.max_target_length)
+            self.max_target_length = min(self.max_target_length, known)
         super().setup(stage)
         if stage == "fit":
             for flag, count in self.corpus.provenance.get("incomplete", {}).items():
                 say(f"{flag}: {count:,} rows are left out, for {' or '.join(self.fields)} is empty in them")
+            if self.causal and (after := frame(self.hf_tokenizer)[1]):
+                put = " ".join(self.hf_tokenizer.convert_ids_to_tokens(after))
+                say(f"--data.tokenizer: it puts {put} behind a text, which nothing can follow; here it is left out")
 
     def reader(self) -> Sides:
         """Rows of two texts."""
-        return Sides(self.fields, self.used_prefix())
+        separator = self._separator()
+        return Sides(self.fields, self.used_prefix(), separator.lead if separator else "")
 
     def used_prefix(self) -> str:
         """The prefix asked for, the trained model's, or the backbone's own."""
-        task: Any = self.trainer.lightning_module if self.trainer is not None else None
-        if self.prefix is not None or task is None:
-            return self.prefix or ""
-        if task.link is not None:
-            return str(task.link.target_side.get("prefix", ""))
-        return backbone_prefix(task.backbone, self.purpose) if task.backbone else ""
+        return str(self.known_side().get("prefix", "")) if self.prefix is None else self.prefix
+
+    def known_side(self) -> dict[str, Any]:
+        """What the trained model, or the backbone, was trained to find around a source: prefix, separator and so on."""
+        task = self._task
+        if task is not None and task.link is not None:
+            side: dict[str, Any] = task.link.target_side
+            return side
+        return backbone_side(task.backbone, self.purpose) if task is not None and task.backbone else {}
+
+    def _separator(self) -> Separator | None:
+        text = self.used_separator()
+        return separate(raw(self.hf_tokenizer), text) if text else None
 
     def make_frame(self) -> Frame:
         """The special tokens of both sides together; each side's own are in `frames`."""
         tokenizer = self.hf_tokenizer
-        if tokenizer.pad_token_id is None:
+        if tokenizer.pad_token_id is None and not self.causal:
             raise UserError("--data.tokenizer: it has no padding token; take one that has, or --data.tokenizer train")
         self.frames = self.make_frames()
-        lengths = {"max_length": self.max_length, "max_target_length": self.max_target_length}
-        for (name, length), around in zip(lengths.items(), self.frames, strict=True):
-            if length <= len(around):
-                raise UserError(f"--data.{name} {length}: no room beside {len(around)} special tokens; give more")
+        target_too = f" and --data.max_target_length {self.max_target_length}" if self.causal else ""
+        for name, room, around, beside in zip(
+            ("max_length", "max_target_length"), self.longest, self.frames, (target_too, ""), strict=True
+        ):
+            if room < 1:
+                given = f"--data.{name} {getattr(self, name)}"
+                raise UserError(f"{given}: no room beside {len(around)} special tokens{beside}; give more")
         source, target = self.frames
         return Frame(source.before + source.after, target.before + target.after)
 
     def make_frames(self) -> tuple[Frame, Frame]:
-        """The special tokens around a source and around a target, which has an end: the tokenizer's own."""
+        """What stands around a source and around a target, which has an end: the tokenizer's own special tokens.
+
+        For a causal network, a separator ends a source.
+        """
         tokenizer = self.hf_tokenizer
-        return Frame(*map(tuple, frame(tokenizer))), closed_frame(target_frame(tokenizer), tokenizer)
+        before, after = map(tuple, frame(tokenizer))
+        if (separator := self._separator()) is not None:
+            return Frame(before, separator.ids), closed_frame(Frame((), ()), tokenizer)
+        return Frame(before, after), closed_frame(target_frame(tokenizer), tokenizer)
 
     @property
     def longest(self) -> Longest:
         """Tokens of text of the longest row."""
         source, target = self.frames
-        return self.max_length - len(source), self.max_target_length - len(target)
+        return self._max_source - len(source), self.max_target_length - len(target)
+
+    @property
+    def _max_source(self) -> int:
+        return prompt_room(self.max_length, self.max_target_length, two_sided=not self.causal)
+
+    @property
+    def pad_id(self) -> int:
+        """What fills rows."""
+        return pad_of(self.hf_tokenizer, self.frames[1].after[-1])
 
     def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
         """A row for each example."""
@@ -210,14 +136,15 @@ class TargetTextData(ExampleData, ABC):
 
     def collate_examples(self, store: ExampleStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
         """Both sides, and in evaluation the rows as they were read."""
-        return SidesCollate(store, self.frames, self.longest, self.hf_tokenizer.pad_token_id, evaluate)
+        return SidesCollate(store, self.frames, self.longest, self.pad_id, evaluate, two_sided=not self.causal)
 
     def decoder_ids(self) -> dict[str, int]:
         """Fields of the network's generation config that the target's language decides: how the decoder begins."""
         return {}
 
     def _make_link(self) -> Link:
-        side = {
+        link = super()._make_link()
+        side: dict[str, Any] = {
             "fields": list(self.fields),
             "purpose": self.purpose,
             "prefix": self.used_prefix(),
@@ -226,7 +153,11 @@ class TargetTextData(ExampleData, ABC):
             "ids": self.decoder_ids(),
             "asked": 0 if self._predicts() else len(self.corpus.validation),
         }
-        return replace(super()._make_link(), max_length=max(self.max_length, self.max_target_length), target_side=side)
+        if separator := self.used_separator():
+            ids = {"eos_token_id": side["last"], "pad_token_id": self.pad_id}
+            side |= {"separator": separator, "before": self._max_source, "ids": ids}
+            link = replace(link, provenance=link.provenance | {"separator": separator})
+        return replace(link, max_length=max(self.max_length, self.max_target_length), target_side=side)
 
     # Texts to predict for
 
@@ -245,7 +176,7 @@ class TargetTextData(ExampleData, ABC):
         self._cut += sum(len(row) > longest for row in coded)
         self._asked += len(texts)
         rows = [[*around.before, *row.ids[:longest], *around.after] for row in coded]
-        return prompt_batch(rows, texts, self.hf_tokenizer.pad_token_id)
+        return prompt_batch(rows, texts, self.pad_id)
 
     def teardown(self, stage: str) -> None:
         """Says what was cut of the texts to predict for."""
@@ -269,11 +200,12 @@ class TargetTextData(ExampleData, ABC):
                 say(f"--data.{name} {length}: cuts {cut:,} of {len(store):,} {what} ({cut / len(store):.1%})")
 
 
-def backbone_prefix(name: str, purpose: str) -> str:
-    """What a pretrained network, a folder or a hub name, was trained to find before a source; "" without it."""
+def backbone_side(name: str, purpose: str) -> dict[str, Any]:
+    """What a pretrained network, a folder or a hub name, was trained to find around a source, in a link's words."""
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    known: dict[str, dict[str, Any]] = getattr(config, "task_specific_params", None) or {}
-    return str(known.get(purpose, {}).get("prefix", ""))
+    known = (getattr(config, "task_specific_params", None) or {}).get(purpose, {})
+    words = {"prefix": "prefix", "separator": "separator", "max_new_tokens": "max_length"}
+    return {ours: known[theirs] for theirs, ours in words.items() if theirs in known}
 
 
 def target_frame(tokenizer: PreTrainedTokenizerFast) -> Frame:

@@ -8,8 +8,12 @@ from ptm_lightning.errors import UserError
 PLACES = 8
 
 
-def refuse_sight(network: PreTrainedModel) -> None:
+def refuse_sight(network: PreTrainedModel, others: str = "") -> None:
     """Refuses a network that isn't causal, and would see what it is to say.
+
+    Args:
+        network: The network.
+        others: What else could be taken.
 
     Raises:
         UserError: Its predictions see later tokens.
@@ -17,7 +21,7 @@ def refuse_sight(network: PreTrainedModel) -> None:
     if sees_later_places(network):
         raise UserError(
             f"--model.architecture {network.config.model_type}: its predictions see later tokens; "
-            "take a causal one, such as gpt2, llama or qwen3"
+            f"take a causal one, such as gpt2, llama or qwen3{others}"
         )
 
 

@@ -15,6 +15,7 @@ from ptm_lightning.models.config import build_config
 from ptm_lightning.models.extend import extend_vocabulary
 from ptm_lightning.models.head import HeadLabels
 
+SEQ2SEQ, CAUSAL = "AutoModelForSeq2SeqLM", "AutoModelForCausalLM"
 SHOWN = 8
 """New tokens that are named."""
 

@@ -221,6 +221,11 @@ def test_a_source_and_target_of_one_language_are_refused():
         TranslationData(source_language="de")
 
 
+def test_a_causal_network_is_refused_with_those_that_fit(pairs: Path):
+    with pytest.raises(UserError, match=r"--model.architecture gpt2: .*no ModelForSeq2SeqLM of it, known: .*bart, .*t5"):
+        prepared(pairs, {"architecture": "gpt2"})
+
+
 def test_pretrained_settings_of_generation_do_not_leak(tmp_path: Path):
     """A backbone's own beams and lengths give way to what was asked for; its ids stay."""
     write_multilingual("mbart50", tmp_path / "model")
