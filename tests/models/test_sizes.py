@@ -45,23 +45,6 @@ def test_every_family_is_built_as_large_as_asked(auto_class: str, architecture: 
     assert frozenset((1024, 256)) in shapes or (architecture == "modernbert" and frozenset((2048, 256)) in shapes)
 
 
-@pytest.mark.parametrize(("size", "deviation"), [("tiny", 1 / 16), ("small", 1 / 32), ("base", 0.02), ("large", 0.02)])
-def test_narrow_networks_begin_with_wider_weights(size: str, deviation: float) -> None:
-    for name, field in (("bert", "initializer_range"), ("gpt2", "initializer_range"), ("bart", "init_std")):
-        config = build_config(name, size, None, vocab_size=60, max_length=16, special_ids=IDS)
-        assert getattr(config, field) == deviation, name
-    config = build_config("bert", size, {"initializer_range": 0.5}, vocab_size=60, max_length=16, special_ids=IDS)
-    assert config.initializer_range == 0.5
-    network = build_network(
-        "AutoModelForMaskedLM",
-        build_config("bert", "tiny", None, vocab_size=600, max_length=16, special_ids=IDS),
-        seed=0,
-    )
-    assert float(network.bert.encoder.layer[0].intermediate.dense.weight.detach().std()) == pytest.approx(
-        1 / 16, rel=0.02
-    )
-
-
 def test_decoders_are_as_large_as_encoders() -> None:
     assert CONFIG_MAPPING["bart"](**dimensions(CONFIG_MAPPING["bart"], "mini")).decoder_layers == 4
     assert CONFIG_MAPPING["bart"](**dimensions(CONFIG_MAPPING["bart"], "mini")).decoder_ffn_dim == 1024
