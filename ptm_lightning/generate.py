@@ -1,9 +1,10 @@
 """Generating text: the one way that validation and prediction share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch.nn import functional
 from transformers import GenerationConfig, PreTrainedModel
 
 from ptm_lightning.greedy import can_go_in_rounds, greedy_answers
+
+Answers = TypeVar("Answers")
 
 LOGITS = 2**25
 """Of so many at a time answers are scored: 128 MB."""
@@ -102,42 +105,76 @@ def answer(network: PreTrainedModel, prompts: Sequence[Sequence[int]], settings:
     return generate(network, prompts, settings, pad_id=network.config.pad_token_id, end_id=network.config.eos_token_id)
 
 
+def in_groups(
+    answer: Callable[[list[Sequence[int]]], Sequence[Answers]],
+    prompts: Sequence[Sequence[int]],
+    longest: int,
+    rows: int,
+    places: int,
+) -> list[Answers]:
+    """What some prompts at a time are answered, in the order of all.
+
+    A step of generation hardly takes longer for many rows than for few, but each row keeps its states of all tokens.
+
+    Args:
+        answer: Answers the prompts of a group, which are of like length, so that there is little padding.
+        prompts: Token ids of each.
+        longest: Tokens of an answer at most.
+        rows: Of each prompt: beams, or samples.
+        places: How many tokens the rows of a group have at most, answers included. A group has one prompt at least.
+    """
+    order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+    found: dict[int, Answers] = {}
+    begin = 0
+    while begin < len(order):
+        end = begin + 1
+        while end < len(order) and (end + 1 - begin) * rows * (len(prompts[order[end]]) + longest) <= places:
+            end += 1
+        group = order[begin:end]
+        found |= zip(group, answer([prompts[number] for number in group]), strict=True)
+        begin = end
+    return [found[number] for number in range(len(prompts))]
+
+
 def answer_sorted(
-    network: PreTrainedModel, prompts: Sequence[Sequence[int]], at_once: int, seed: int
+    network: PreTrainedModel, prompts: Sequence[Sequence[int]], places: int, seed: int
 ) -> list[list[int]]:
     """What a network says by its own generation config, in the order of its inputs.
 
     Args:
         network: With the generation config.
-        prompts: Token ids of each; those of like length are generated for together, with little padding.
-        at_once: How many together.
-        seed: Of sampling.
+        prompts: Token ids of each.
+        places: Of a group, as of `in_groups`.
+        seed: Of sampling, in each group.
     """
-    order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
-    answers: list[list[int]] = [[]] * len(prompts)
-    for begin in range(0, len(order), at_once):
-        numbers = order[begin : begin + at_once]
-        config: Any = network.generation_config
-        for number, ids in zip(numbers, run(network, [prompts[n] for n in numbers], config, seed), strict=True):
-            answers[number] = ids
-    return answers
+    config: Any = network.generation_config
+    answer = partial(run, network, config=config, seed=seed)
+    return in_groups(answer, prompts, config.max_new_tokens, config.num_beams, places)
 
 
 def n_best(
-    network: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationConfig, seed: int, count: int
+    network: PreTrainedModel, prompts: Sequence[Sequence[int]], places: int, seed: int, count: int
 ) -> list[list[Answer]]:
-    """The best answers to each input, the best one first.
+    """The best answers to each input by the network's own generation config, the best one first.
 
     Args:
         network: A causal network or an encoder-decoder.
         prompts: Token ids of each input.
-        config: How to generate.
-        seed: Of sampling.
+        places: Of a group, as of `in_groups`.
+        seed: Of sampling, in each group.
         count: How many answers; no more than there are beams, unless they are sampled.
     """
-    ids, mask = _padded(network, prompts, config.pad_token_id)
-    config = copy(config)
+    config: Any = copy(network.generation_config)
     config.num_return_sequences = count
+    answer = partial(_n_best, network, config=config, seed=seed)
+    return in_groups(answer, prompts, config.max_new_tokens, max(config.num_beams, count), places)
+
+
+def _n_best(
+    network: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationConfig, seed: int
+) -> list[list[Answer]]:
+    count = config.num_return_sequences
+    ids, mask = _padded(network, prompts, config.pad_token_id)
     answers = _generated(network, ids, mask, config, seed)
     scores = _scores(network, ids.repeat_interleave(count, 0), mask.repeat_interleave(count, 0), answers, config)
     found = [Answer(_until(row, config), score) for row, score in zip(answers.tolist(), scores, strict=True)]

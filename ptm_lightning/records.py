@@ -31,6 +31,8 @@ def record_steps(task: "Task", step: int, rate: float, gradient_norm: float) -> 
 def record_evaluation(task: "Task", prefix: Literal["val", "test"]) -> None:
     """Writes the metrics of an evaluation over all batches and processes."""
     trainer, evaluation = task.trainer, task.evaluation
+    with trainer.precision_plugin.forward_context():
+        task.complete(evaluation.records)
     sync_buffers(trainer, on=True)
     sums = evaluation.over_processes(trainer.strategy, trainer.world_size)
     evaluation.split = "test" if prefix == "test" else "validation"

@@ -93,15 +93,15 @@ class Task(LightningModule):
         self._gradient_norm: Tensor | None = None
 
     def terms(self, batch: Batch) -> Terms:
-        """The terms of the loss, and in evaluation (`not self.training`) the metrics.
-
-        The names of the loss terms are those that the data module counts in `batch["counts"]`.
-        """
+        """The terms of the loss, named as in `batch["counts"]`, and in evaluation (`not self.training`) the metrics."""
         raise NotImplementedError(f"{type(self).__name__} doesn't say its terms")
 
     def evaluate(self, batch: Batch) -> tuple[Terms, list[Record]]:
         """The terms of an evaluation batch, and a record of each example for metrics that aren't sums."""
         return self.terms(batch), []
+
+    def complete(self, records: Sequence[Record]) -> None:
+        """Adds to this process's records what is best found for all of them at a time."""
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
         """Metrics of a whole evaluation, from the records of all examples, each once and in their order."""

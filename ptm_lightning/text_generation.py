@@ -24,8 +24,8 @@ from ptm_lightning.models.sight import refuse_sight
 from ptm_lightning.models.start import CAUSAL, SEQ2SEQ, encodes
 from ptm_lightning.terms import Term, Terms, perplexity, token_terms
 
-GENERATED_ROWS = 64
-"""Rows of an evaluation batch that are generated for at a time."""
+GENERATED_PLACES = 32_768
+"""Tokens that are generated for at a time, of all rows: in a network of size base their states take 2.4 GB."""
 
 
 class TextGeneration(FineTuning, ABC):
@@ -208,15 +208,19 @@ class TextGeneration(FineTuning, ABC):
         return metrics if smoothed else metrics | {f"{prefix}/perplexity": perplexity(metrics[f"{prefix}/loss"])}
 
     def evaluate(self, batch: Batch) -> tuple[Terms, list[Record]]:
-        """The terms, and source, answer and reference of each example that is generated for."""
-        chosen = self._chosen(batch["examples"])
+        """The terms, and source, prompt and reference of each example that is generated for when all are known."""
         inputs, rows = prompts(batch), batch["rows"]
-        answers = self.answers([inputs[row] for row in chosen])
         records = [
-            {"example": int(batch["examples"][row]), "answer": answer, **self._texts(rows[row])}
-            for row, answer in zip(chosen, answers, strict=True)
+            {"example": int(batch["examples"][row]), "prompt": inputs[row], **self._texts(rows[row])}
+            for row in self._chosen(batch["examples"])
         ]
         return self.terms(batch), records
+
+    def complete(self, records: Sequence[Record]) -> None:
+        """Puts an answer in the place of each prompt; those of like length are generated for together."""
+        for record, answer in zip(records, self.answers([record["prompt"] for record in records]), strict=True):
+            del record["prompt"]
+            record["answer"] = answer
 
     @staticmethod
     def _shown(texts: Mapping[str, Any], answer: str) -> dict[str, str]:
@@ -259,7 +263,7 @@ class TextGeneration(FineTuning, ABC):
     def answers(self, inputs: list[list[int]]) -> list[str]:
         """The answers to inputs of the encoder, or what a causal network says after them, in their order."""
         assert self.network is not None
-        return self._decoded(answer_sorted(self.network, inputs, GENERATED_ROWS, self.seed))
+        return self._decoded(answer_sorted(self.network, inputs, GENERATED_PLACES, self.seed))
 
     def _decoded(self, answers: Iterable[list[int]]) -> list[str]:
         tokenizer = self.tokenizer()
@@ -279,11 +283,9 @@ class TextGeneration(FineTuning, ABC):
     def predictions(self, batch: Batch) -> list[dict[str, Any]]:
         """The best answer to each text with its score, a log-probability by length; all that were asked for."""
         assert self.network is not None
-        config: Any = self.network.generation_config
+        best_of_each = n_best(self.network, prompts(batch), GENERATED_PLACES, self.seed, self.n_best)
         found = []
-        for (id_, text), answers in zip(
-            batch["texts"], n_best(self.network, prompts(batch), config, self.seed, self.n_best), strict=True
-        ):
+        for (id_, text), answers in zip(batch["texts"], best_of_each, strict=True):
             texts = self._decoded(answer.ids for answer in answers)
             listed = [{"text": said, "score": answer.score} for said, answer in zip(texts, answers, strict=True)]
             best = {"id": id_, "text": text, "prediction": texts[0], "score": answers[0].score}

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from transformers import PreTrainedTokenizerFast
 
-from ptm_lightning.data.answering import pad_of, prompt_room
+from ptm_lightning.data.answering import PREDICT_ROWS, pad_of, prompt_room
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.chat import Chat, with_chat_template
 from ptm_lightning.data.conversations import (
@@ -49,6 +49,7 @@ class DialogueData(ExampleData):
     """
 
     fields: ClassVar[tuple[str, ...]] = FIELDS
+    predict_rows: ClassVar[int] = PREDICT_ROWS
 
     train: list[str] = field(default_factory=lambda: ["builtin:conversations"])
     """What to train on: files with the column messages or turns (.jsonl .parquet), globs, the hub."""

@@ -219,6 +219,11 @@ class Mixture(Task):
         name = batch["part"]
         return {f"{name}/{term}": value for term, value in terms.items()}, [each | {"part": name} for each in records]
 
+    def complete(self, records: Sequence[Record]) -> None:
+        """Each part completes its own."""
+        for name, part in self.parts.items():
+            part.complete([record for record in records if record["part"] == name])
+
     def means(self, sums: RunningSums, prefix: str, records: Sequence[Record] = ()) -> dict[str, float]:
         """The metrics of each part, named after it, and the mean of the parts' losses by their weights."""
         metrics: dict[str, float] = {}

@@ -15,7 +15,7 @@ from ptm_lightning.__main__ import main
 from ptm_lightning.data.predict import WINDOW
 from ptm_lightning.data.seq2seq import prompts
 from ptm_lightning.errors import UserError
-from ptm_lightning.generate import answer_sorted
+from ptm_lightning.generate import answer_sorted, in_groups
 from ptm_lightning.testing_case import tiny
 from ptm_lightning.testing_texts import document
 
@@ -81,8 +81,8 @@ def test_settings_are_transformers_own_and_the_order_is_kept(tmp_path: Path, set
     task, data = prepared(rows_file(tmp_path, 30), settings, steps=2)
     inputs = [ids for batch in data.train_dataloader() for ids in prompts(batch)][:12]
     inputs = inputs[::2] + inputs[1::2]
-    at_once = 1 if "temperature" in settings else 5  # a sample depends on what is drawn for the others
-    found = answer_sorted(task.network, inputs, at_once, seed=7)
+    places = 1 if "temperature" in settings else 300  # a sample depends on what is drawn for the others
+    found = answer_sorted(task.network, inputs, places, seed=7)
     config = task.network.generation_config
     for ids, ours in zip(inputs, found, strict=True):
         torch.manual_seed(7)
@@ -91,6 +91,23 @@ def test_settings_are_transformers_own_and_the_order_is_kept(tmp_path: Path, set
         assert row[:end] == ours
     for name, value in settings.items():
         assert getattr(config, name) == value
+
+
+@pytest.mark.parametrize(
+    ("rows", "places", "sizes"),
+    [(1, 1, [1] * 6), (1, 40, [3, 2, 1]), (2, 40, [2, 1, 1, 1, 1]), (2, 80, [3, 2, 1]), (1, 10**6, [6])],
+)
+def test_groups_have_like_lengths_and_bounded_places(rows: int, places: int, sizes: list[int]):
+    prompts = [[7] * length for length in (9, 2, 30, 1, 10, 8)]
+    seen: list[list[int]] = []
+
+    def answer(group):
+        seen.append([len(prompt) for prompt in group])
+        return [str(len(prompt)) for prompt in group]
+
+    assert in_groups(answer, prompts, 5, rows, places) == ["9", "2", "30", "1", "10", "8"]
+    assert [len(group) for group in seen] == sizes
+    assert [length for group in seen for length in group] == [1, 2, 8, 9, 10, 30]
 
 
 @pytest.mark.parametrize(
@@ -315,5 +332,6 @@ def test_a_list_of_targets_are_several_right_answers(tmp_path: Path, several: in
         assert (shown["reference"], shown["score"]) == (" | ".join(row["summary"]), "1.000")
     task.trainer.state.fn = "validate"
     _, records = task.evaluate(batch)
+    task.complete(records)
     assert task.score(records)["rougeL"] == 1
     assert data.corpus.provenance.get("references") == ([1, 3] if several == 3 else None)

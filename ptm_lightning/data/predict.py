@@ -19,7 +19,7 @@ from ptm_lightning.errors import UserError
 FOREVER = 2**31
 """Windows of a stream whose end isn't known."""
 PREDICT_ROWS = 32
-"""Texts of a batch to predict for, where batch_size doesn't say it."""
+"""Texts of a batch to predict for."""
 WINDOW = 64
 """Batches of a window."""
 

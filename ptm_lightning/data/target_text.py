@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
-from ptm_lightning.data.answering import pad_of, prompt_room
+from ptm_lightning.data.answering import PREDICT_ROWS, pad_of, prompt_room
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.example_data import ExampleData, field_lengths
 from ptm_lightning.data.example_store import ExampleStore
@@ -32,6 +32,8 @@ class TargetTextData(ExampleData, ABC):
     For an encoder-decoder these are its two sides. For a causal network they stand in one row: the source, a separator,
     and the target with its end.
     """
+
+    predict_rows: ClassVar[int] = PREDICT_ROWS
 
     tokenizer_algorithm: Algorithm = "bpe"
     """What kind of tokenizer to train, on both sides; wordpiece would lose capital letters."""

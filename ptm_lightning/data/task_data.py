@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property, partial
-from typing import Any, Literal, dataclass_transform
+from typing import Any, ClassVar, Literal, dataclass_transform
 
 from lightning.pytorch import LightningDataModule, Trainer
 from transformers import PreTrainedTokenizerFast
@@ -34,6 +34,9 @@ class TaskData(LightningDataModule):
     A subclass says what is stored, and how the pieces of a plan become a batch. Its annotated attributes are its
     arguments, on the command line too.
     """
+
+    predict_rows: ClassVar[int] = PREDICT_ROWS
+    """Texts of a batch to predict for, where batch_size doesn't say it."""
 
     train: list[str] = field(default_factory=lambda: ["builtin:python"])
     """What to train on: files (.txt .jsonl .json .csv .tsv .parquet .gz), folders, globs, the hub, builtin:python."""
@@ -185,7 +188,11 @@ class TaskData(LightningDataModule):
 
     def predict_dataloader(self) -> PredictLoader:
         """The texts to predict for, window by window."""
-        size, rank, processes = self.batch_size or PREDICT_ROWS, self._trainer.global_rank, self._trainer.world_size
+        size, rank, processes = (
+            self.batch_size or self.predict_rows,
+            self._trainer.global_rank,
+            self._trainer.world_size,
+        )
         return PredictLoader(self.predict_inputs, self.predict_batch, size, rank, processes, self.done)
 
     # The plan
@@ -254,6 +261,8 @@ class TaskData(LightningDataModule):
 
     def settings(self) -> CorpusSettings:
         """All that the tokens depend on."""
+        # The tokenizer of a task that comes from a checkpoint of the run has the new words already.
+        extended = getattr(getattr(self._task, "link", None), "new_tokens", None)
         return CorpusSettings(
             train=tuple(self.train),
             validation=tuple(self.validation or ()),
@@ -267,7 +276,7 @@ class TaskData(LightningDataModule):
             columns=tuple(sorted((self.columns or {}).items())),
             validation_share=self.validation_share,
             cache=cache_folder(self.cache_dir),
-            new_words=None if _is_extended(self._task) else self.new_words,
+            new_words=None if extended else self.new_words,
         )
 
     def _given_tokenizer(self) -> PreTrainedTokenizerFast | None:
@@ -285,12 +294,6 @@ class TaskData(LightningDataModule):
             told |= {"provenance": provenance, "new_tokens": self.corpus.new_tokens}
             told |= {"labels": list(provenance.get("labels", ())), "problem_type": provenance.get("problem_type")}
         return Link.of(self.hf_tokenizer, **told)
-
-
-def _is_extended(task: Any) -> bool:
-    """Whether a task's tokenizer has the new words already: it comes from a checkpoint of the run."""
-    link: Link | None = getattr(task, "link", None)
-    return link is not None and bool(link.new_tokens)
 
 
 declare_arguments(TaskData)
