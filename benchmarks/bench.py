@@ -30,6 +30,7 @@ from typing import Any
 
 from clock import Job
 from downstream import same_answers
+from startup import starts
 
 HERE = Path(__file__).parent
 PEERS = {"trainer": "transformers.Trainer", "lightning": "plain Lightning"}
@@ -161,13 +162,19 @@ def costs(job: Job, pairs: int) -> dict[str, Any]:
         "batches prepared over batches trained on, tiny": [found["loader"] for found in loops["l"]],
         "building a token store over encode_batch_fast": stores,
     }
+    turns = starts(job, pairs)
+    results["to the first step over imports alone, goal 1.2"] = ratios(turns, "imports", "first step", "seconds")
+    results["the same in time of the processor"] = ratios(turns, "imports", "first step", "cpu_seconds")
+    results["fit --help over imports alone"] = ratios(turns, "imports", "fit --help", "seconds")
+    results["--help, in seconds, goal 0.25"] = [found["seconds"] for found in turns["--help"]]
+    results["--version, in seconds, goal 0.25"] = [found["seconds"] for found in turns["--version"]]
     print()
     for title, values in results.items():
         print(f"  {title:<56}{spread(values)}")
     for doing in once:
         title = f"anonymous memory {doing}, 10 times the corpus over 1"
         print(f"  {title:<56}{tenfold[doing] / once[doing]:.2f}  ({once[doing]:.0f} and {tenfold[doing]:.0f} MB)")
-    return results | {"memory": {"1x": once, "10x": tenfold}}
+    return results | {"memory": {"1x": once, "10x": tenfold}, "starts": turns}
 
 
 def objectives(job: Job, precisions: Sequence[str], pairs: int) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """python -m ptm_lightning, and the console script ptm: answers help without importing torch."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 from ptm_lightning.errors import UserError, suggest
 
@@ -34,6 +36,24 @@ def usage() -> str:
 """
 
 
+def _commands() -> ModuleType:
+    """What runs the commands, with all that it imports.
+
+    The half million objects of torch and Lightning stay until the process ends. The garbage collector would go through
+    them again and again while they are imported, at each full collection of the training, and twice at the end.
+    """
+    name = "ptm_lightning.cli"
+    if name in sys.modules or not gc.isenabled():
+        return import_module(name)
+    gc.disable()
+    try:
+        commands = import_module(name)
+        gc.freeze()
+    finally:
+        gc.enable()
+    return commands
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -53,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given[0] not in COMMANDS:
             raise UserError(f"{given[0]!r} is no command; {suggest(given[0], COMMANDS)}")
-        status: int = import_module("ptm_lightning.cli").run(given[0], given[1:])
+        status: int = _commands().run(given[0], given[1:])
         return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

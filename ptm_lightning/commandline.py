@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentError, set_parsing_settings
+from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -23,8 +23,6 @@ OWN_KEYS = ("seed", "max_tokens", "max_hours", "init_from")
 WITHOUT_SETTINGS = ("list", "export", "compare")
 """Commands that take no settings of classes."""
 SECTIONS = ("model", "data", "trainer")
-
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 class _Parser(argparse.ArgumentParser):

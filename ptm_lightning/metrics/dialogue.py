@@ -7,8 +7,6 @@ References:
 
 from collections.abc import Sequence
 
-from sacrebleu.metrics.bleu import BLEU
-
 from ptm_lightning.metrics.question_answering import characters, overlap, splitter
 
 
@@ -21,6 +19,8 @@ def dialogue_scores(replies: Sequence[str], references: Sequence[str]) -> dict[s
         replies: (n,)
         references: (n,) one for each.
     """
+    from sacrebleu.metrics.bleu import BLEU
+
     split = splitter("auto", references)
     bleu = BLEU(tokenize="char" if split is characters else None)
     words = [split(reply) for reply in replies]

@@ -9,10 +9,6 @@ References:
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
-from sacrebleu.metrics.ter import TER
-
 from ptm_lightning.metrics.references import Reference, references_of, streams
 
 UNSPACED = {"zh": "zh", "zho": "zh", "yue": "zh", "ja": "char", "jpn": "char"}
@@ -20,6 +16,10 @@ UNSPACED = {"zh": "zh", "zho": "zh", "yue": "zh", "ja": "char", "jpn": "char"}
 
 
 def _metrics(language: str) -> dict[str, Any]:
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.metrics.ter import TER
+
     cut = UNSPACED.get(language.replace("-", "_").partition("_")[0].lower())
     asian = cut is not None  # TER's own words for: every character of these scripts counts
     return {
@@ -60,4 +60,6 @@ def signatures(language: str, references: Iterable[int] = (1,)) -> dict[str, str
 
 def sentence_score(prediction: str, reference: Reference) -> float:
     """chrF++ of one sentence, for which BLEU is too coarse."""
+    from sacrebleu.metrics.chrf import CHRF
+
     return float(CHRF(word_order=2).sentence_score(prediction, references_of(reference)).score)

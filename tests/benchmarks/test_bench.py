@@ -9,6 +9,7 @@ import limits
 import objectives
 import peers
 import pytest
+import startup
 import torch
 from clock import WARM_UP, Clock, Job, Size
 
@@ -116,6 +117,18 @@ def test_costs(job: Job) -> None:
     assert limits.loop(job)["loader"] > 0
     assert limits.tokenizing(job)["store"] > 0
     assert limits.memory(job, copies=2)["training"] > 1
+
+
+def test_a_start_ends_with_the_first_step(job: Job, tmp_path: Path) -> None:
+    begun = startup.measure(startup.first_step(job, tmp_path / "run"), job)
+    assert begun["cpu_seconds"] > 0
+    assert (tmp_path / "run" / "config.yaml").exists()
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_start_that_fails_says_so(job: Job) -> None:
+    with pytest.raises(SystemExit, match="no-such-command failed:\nerror: 'no-such-command' is no command"):
+        startup.measure([*startup.PROGRAM, "no-such-command"], job)
 
 
 @pytest.mark.parametrize("preset", ["bert", "xlnet", "t5", "electra"])
