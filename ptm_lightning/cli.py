@@ -37,6 +37,8 @@ from ptm_lightning.seeds import fit_seeds, print_over_seeds, runs_of
 from ptm_lightning.summary import print_metrics
 from ptm_lightning.task import Task
 
+TRAINING_BATCHES = ("batch_size", "batch_tokens")
+
 
 def run(command: str, arguments: Sequence[str]) -> int:
     """Runs a command.
@@ -159,7 +161,8 @@ def _line_of_run(command: str, own: argparse.Namespace, rest: list[str], folder:
             raise UserError(f"{flag}: the model is the run's; leave it out")
     kept = {
         "model": stored["model"],
-        "data": stored["data"],
+        # Training's batches are small: predicting keeps no activations.
+        "data": {k: v for k, v in stored["data"].items() if command != "predict" or k not in TRAINING_BATCHES},
         "trainer": {"precision": stored["trainer"]["precision"]},
     }
     return parse(layers_of(own, kept, base=_base(command)), own, _with_texts(own, rest), str(folder))[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ptm_lightning.tasks import MaskedLM
 
 from ptm_lightning import part_file
@@ -50,6 +51,25 @@ def predict(trained: Path, *more: str) -> int:
 
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_trainings_small_batches_are_not_those_of_predictions(
+    trained: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(trained, "run")
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    config["data"] |= {"batch_size": 2, "batch_tokens": None}
+    Path("run/config.yaml").write_text(yaml.safe_dump(config))
+    sizes, step = [], MaskedLM.predictions
+
+    def counted(self: MaskedLM, batch: Any) -> Any:
+        sizes.append(len(batch["texts"]))
+        return step(self, batch)
+
+    monkeypatch.setattr(MaskedLM, "predictions", counted)
+    assert predict(Path("run"), "--data.predict=in.txt", "--output=out.jsonl") == 0
+    assert predict(Path("run"), "--data.predict=in.txt", "--output=other.jsonl", "--data.batch_size=5") == 0
+    assert sizes == [9, 5, 4]
 
 
 def test_each_window_is_written_before_the_next_one_is_read(trained: Path, here: Path, monkeypatch: pytest.MonkeyPatch):
