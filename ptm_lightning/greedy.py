@@ -26,26 +26,25 @@ def can_go_in_rounds(network: Any, config: GenerationConfig) -> bool:
     return bool(network.config.is_encoder_decoder and config.num_beams == 1 and not config.do_sample)
 
 
-def greedy_answers(network: Any, ids: Tensor, mask: Tensor, config: GenerationConfig) -> Tensor:
+def greedy_answers(network: Any, states: Any, mask: Tensor, config: GenerationConfig) -> Tensor:
     """What transformers' `generate` gives, token by token.
 
     Args:
         network: An encoder-decoder, in evaluation mode.
-        ids: (R, S) its inputs.
+        states: What its encoder says, with a `last_hidden_state` of (R, S, H).
         mask: (R, S) 0 is padding.
         config: Greedy, with `max_new_tokens` and the ids of the start, the end and padding.
 
     Returns:
         (R, 1 + T) the start token and the answers, padded behind their end.
     """
-    states = network.get_encoder()(input_ids=ids, attention_mask=mask, return_dict=True)
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     start: Any = config.decoder_start_token_id
     if start is None:
         start = network.config.decoder_start_token_id
-    begun = torch.full((len(ids), 1), start, device=ids.device)
-    answers = torch.full((len(ids), 1 + config.max_new_tokens), config.pad_token_id, device=ids.device)
-    rows, round_config, longest = torch.arange(len(ids), device=ids.device), copy(config), 1
+    begun = torch.full((len(mask), 1), start, device=mask.device)
+    answers = torch.full((len(mask), 1 + config.max_new_tokens), config.pad_token_id, device=mask.device)
+    rows, round_config, longest = torch.arange(len(mask), device=mask.device), copy(config), 1
     while len(rows):
         done = begun.shape[1] - 1
         round_config.max_new_tokens = config.max_new_tokens - done

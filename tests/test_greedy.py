@@ -48,7 +48,8 @@ def test_answers_are_those_of_generate(
 
     monkeypatch.setattr(network, "generate", counted)
     with torch.inference_mode():
-        found = greedy.greedy_answers(network, ids, mask, make(**settings))
+        states = network.get_encoder()(input_ids=ids, attention_mask=mask)
+        found = greedy.greedy_answers(network, states, mask, make(**settings))
     assert torch.equal(found, expected)
     assert sizes[0] == 24
     assert len(sizes) == -(-(expected.shape[1] - 1) // greedy.ROUND)
