@@ -126,6 +126,22 @@ def test_a_start_ends_with_the_first_step(job: Job, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "model").exists()
 
 
+def test_a_start_is_a_ratio_and_an_answer_is_not(
+    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = {"first step": 6.0, "imports": 5.0, "fit --help": 4.0, "--help": 0.125, "--version": 0.0625}
+    turns = {name: [{"seconds": each, "cpu_seconds": 2 * each**2}] for name, each in measured.items()}
+    monkeypatch.setattr(bench, "starts", lambda job, pairs: turns)
+    keys = ("overhead", "loader", "store", "building", "training")
+    monkeypatch.setattr(bench, "work", lambda file, job: dict.fromkeys(keys, 1.0))
+    bench.costs(job, pairs=1)
+    ends = {line.strip().partition("  ")[0]: line.split()[-4] for line in capsys.readouterr().out.splitlines() if line}
+    assert ends["to the first step over imports alone, goal 1.2"] == "1.20"
+    assert ends["the same in time of the processor"] == "1.44"
+    assert ends["fit --help over imports alone"] == "0.80"
+    assert ends["--help, in seconds, goal 0.25"] == "0.12"
+
+
 def test_a_start_that_fails_says_so(job: Job) -> None:
     with pytest.raises(SystemExit, match="no-such-command failed:\nerror: 'no-such-command' is no command"):
         startup.measure([*startup.PROGRAM, "no-such-command"], job)
