@@ -180,9 +180,8 @@ def _n_best(
     ids, mask = _padded(network, prompts, config.pad_token_id)
     states = _encoded(network, ids, mask)
     answers = _generated(network, ids, mask, states, config, seed)
-    prompt = ids if states is None else states.last_hidden_state
-    repeated = (tensor.repeat_interleave(count, 0) for tensor in (prompt, mask))
-    scores = _scores(network, *repeated, answers, config)
+    prompt: Any = ids if states is None else states.last_hidden_state
+    scores = _scores(network, prompt.repeat_interleave(count, 0), mask.repeat_interleave(count, 0), answers, config)
     found = [Answer(_until(row, config), score) for row, score in zip(answers.tolist(), scores, strict=True)]
     each = [found[begin : begin + count] for begin in range(0, len(found), count)]
     return [sorted(answers, key=lambda answer: -answer.score) for answers in each]
