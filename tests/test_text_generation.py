@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from answering import summaries_file, trainer_for, write
 from ptm_lightning.tasks import Summarization, SummarizationData, TranslationData
 from two_processes import answers_that_both_measure
 
@@ -20,23 +20,6 @@ from ptm_lightning.testing_case import tiny
 from ptm_lightning.testing_texts import document
 
 
-def rows_file(folder: Path, count: int = 60) -> Path:
-    rows = [{"document": document(i), "summary": document(i).partition(" .")[0]} for i in range(count)]
-    return write(folder / "rows.jsonl", rows)
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def trainer_for(folder: Path, steps: int) -> Trainer:
-    return Trainer(
-        max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
-        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
-    )  # fmt: skip
-
-
 def prepared(source: Path, task: dict[str, Any] | None = None, steps: int = 0, **data: Any) -> tuple[Any, Any]:
     model = Summarization(**({"overrides": tiny("bart"), "max_new_tokens": 12} | (task or {})))
     arguments: dict[str, Any] = {"max_length": 128, "max_target_length": 40, "batch_size": 8, "vocab_size": 300}
@@ -46,7 +29,7 @@ def prepared(source: Path, task: dict[str, Any] | None = None, steps: int = 0, *
 
 
 def test_training_validates_on_some_answers_and_validate_on_all(tmp_path: Path):
-    task, data = prepared(rows_file(tmp_path), {"validation_answers": 5}, validation_share=0.3)
+    task, data = prepared(summaries_file(tmp_path), {"validation_answers": 5}, validation_share=0.3)
     batches: Any = list(data.val_dataloader())
     seen = []
     task.measure = lambda sources, answers, references: seen.append((sources, references)) or {}
@@ -78,7 +61,7 @@ def test_training_validates_on_some_answers_and_validate_on_all(tmp_path: Path):
 )
 def test_settings_are_transformers_own_and_the_order_is_kept(tmp_path: Path, settings: dict[str, Any]):
     """What each input gets is what transformers generates for it alone by the config that is exported."""
-    task, data = prepared(rows_file(tmp_path, 30), settings, steps=2)
+    task, data = prepared(summaries_file(tmp_path, 30), settings, steps=2)
     inputs = [ids for batch in data.train_dataloader() for ids in prompts(batch)][:12]
     inputs = inputs[::2] + inputs[1::2]
     places = 1 if "temperature" in settings else 300  # a sample depends on what is drawn for the others
@@ -127,7 +110,7 @@ def test_groups_have_like_lengths_and_bounded_places(rows: int, places: int, siz
 )
 def test_answers_and_scores_are_transformers_own(tmp_path: Path, settings: dict[str, Any], forced: dict[str, Any]):
     """The n best by beams, with their length-normalised scores; without beams, the mean of the tokens' chances."""
-    task, _ = prepared(rows_file(tmp_path), settings)
+    task, _ = prepared(summaries_file(tmp_path), settings)
     network, tokenizer, count = task.network.eval(), task.tokenizer(), settings.get("n_best", 1)
     network.model.shared.weight.data *= 4  # so that answers end at different lengths
     network.final_logits_bias[0, 2] = 2
@@ -161,7 +144,7 @@ def test_answers_and_scores_are_transformers_own(tmp_path: Path, settings: dict[
 
 
 def test_long_and_short_texts_are_answered_in_their_order(tmp_path: Path):
-    task, _ = prepared(rows_file(tmp_path), steps=2)
+    task, _ = prepared(summaries_file(tmp_path), steps=2)
     texts = [document(i) * (1 + i % 3) for i in range(40)]
     answers = {}
     for size in (1, 3, None):
@@ -177,7 +160,7 @@ def test_long_and_short_texts_are_answered_in_their_order(tmp_path: Path):
 
 
 def test_plain_text_is_predicted_for_and_cuts_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    task, _ = prepared(rows_file(tmp_path), steps=1)
+    task, _ = prepared(summaries_file(tmp_path), steps=1)
     (tmp_path / "texts.txt").write_text(f"short\n{'long ' * 300}\n")
     module = SummarizationData(predict=[str(tmp_path / "texts.txt")], max_length=64)
     (found,) = trainer_for(tmp_path, 0).predict(task, module)
@@ -231,7 +214,7 @@ def test_rows_that_lack_a_side_are_left_out_and_counted(tmp_path: Path, caplog: 
 )
 def test_wrong_arguments_are_refused(tmp_path: Path, task: dict[str, Any], message: str):
     with pytest.raises(UserError, match=message):
-        prepared(rows_file(tmp_path), task)
+        prepared(summaries_file(tmp_path), task)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +227,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path, task: dict[str, Any], messa
 )
 def test_wrong_data_are_refused(tmp_path: Path, data: dict[str, Any], message: str):
     with pytest.raises(UserError, match=message):
-        prepared(rows_file(tmp_path), **data)
+        prepared(summaries_file(tmp_path), **data)
 
 
 @pytest.mark.parametrize("architecture", ["bart", "t5"])
@@ -252,7 +235,7 @@ def test_layers_are_frozen_from_below(tmp_path: Path, architecture: str):
     """Of encoder and decoder alike; T5, whose parts have no common prefix, too."""
     options = {"architecture": architecture, "overrides": tiny(architecture), "frozen_layers": 1}
     with_two = {"bart": {"encoder_layers": 2, "decoder_layers": 2}, "t5": {"num_layers": 2, "num_decoder_layers": 2}}
-    task, _ = prepared(rows_file(tmp_path), options | {"overrides": tiny(architecture) | with_two[architecture]})
+    task, _ = prepared(summaries_file(tmp_path), options | {"overrides": tiny(architecture) | with_two[architecture]})
     first, second = {"bart": (".layers.0.", ".layers.1."), "t5": (".block.0.", ".block.1.")}[architecture]
     for name, parameter in task.network.named_parameters():
         frozen = first in name or "embed" in name or "shared" in name
@@ -261,7 +244,7 @@ def test_layers_are_frozen_from_below(tmp_path: Path, architecture: str):
 
 
 def test_examples_show_answer_and_score(tmp_path: Path):
-    task, data = prepared(rows_file(tmp_path))
+    task, data = prepared(summaries_file(tmp_path))
     batch: Any = next(iter(data.val_dataloader()))
     task.answers = lambda inputs: [row["summary"] for row in batch["rows"]]
     shown = task.examples(batch)
@@ -272,7 +255,7 @@ def test_examples_show_answer_and_score(tmp_path: Path):
 
 def test_two_processes_score_every_example_once(tmp_path: Path, cache: Path):
     answers = answers_that_both_measure(
-        tmp_path, rows_file(tmp_path), cache,
+        tmp_path, summaries_file(tmp_path), cache,
         task="Summarization", architecture="bart", new_tokens=8, max_length=128, max_target_length=40,
     )  # fmt: skip
     assert len(answers) == 18

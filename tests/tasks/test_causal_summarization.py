@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from lightning.pytorch import Trainer
+from answering import summaries_file, trainer_for, write
 from lightning.pytorch.callbacks import ModelCheckpoint
 from ptm_lightning.tasks import Summarization, SummarizationData
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
@@ -23,24 +23,6 @@ from ptm_lightning.testing_texts import document
 TLDR = "\nTL;DR:"
 DATA: dict[str, Any] = {"max_length": 100, "max_target_length": 30, "batch_size": 8, "vocab_size": 400}
 LEARNING = {"learning_rate": 3e-3, "max_new_tokens": 12}
-
-
-def rows_file(folder: Path, count: int = 60) -> Path:
-    rows = [{"document": document(i), "summary": document(i).partition(" .")[0]} for i in range(count)]
-    return write(folder / "rows.jsonl", rows)
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def trainer_for(folder: Path, steps: int, *callbacks: Any) -> Trainer:
-    return Trainer(
-        max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=list(callbacks),
-        enable_checkpointing=bool(callbacks), enable_model_summary=False, num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )  # fmt: skip
 
 
 def prepared(source: Path, task: dict[str, Any] | None = None, steps: int = 0, **data: Any) -> tuple[Any, Any]:
@@ -60,7 +42,7 @@ def exported(folder: Path) -> Path:
 def test_a_row_is_what_the_tokenizer_makes_of_the_whole_text(tmp_path: Path, algorithm: Any):
     """Document, separator and summary, cut from nothing, then the end; the loss reads the summary and the end."""
     _, data = prepared(
-        rows_file(tmp_path), tokenizer_algorithm=algorithm, vocab_size=300, max_length=500, max_target_length=200
+        summaries_file(tmp_path), tokenizer_algorithm=algorithm, vocab_size=300, max_length=500, max_target_length=200
     )
     tokenizer: Any = data.hf_tokenizer
     assert (tokenizer("a")["input_ids"][-1] in tokenizer.all_special_ids) == (algorithm is not None)
@@ -89,7 +71,7 @@ def test_a_row_is_what_the_tokenizer_makes_of_the_whole_text(tmp_path: Path, alg
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_the_loss_is_transformers_own(tmp_path: Path, kind: str):
     """With labels that are -100 outside of the summaries; of the batches, and of validation over all rows."""
-    task, data = prepared(rows_file(tmp_path), {"architecture": kind}, validation_share=0.3)
+    task, data = prepared(summaries_file(tmp_path), {"architecture": kind}, validation_share=0.3)
     task.eval()
     nll = count = 0.0
     for batch in data.val_dataloader():
@@ -111,7 +93,7 @@ def test_the_loss_is_transformers_own(tmp_path: Path, kind: str):
 @pytest.mark.parametrize("settings", [{}, {"num_beams": 3}])
 def test_answers_are_what_transformers_generates(tmp_path: Path, settings: dict[str, Any]):
     """From the exported folder, for one document at a time; and by its text-generation pipeline."""
-    task, data = prepared(rows_file(tmp_path), LEARNING | settings, steps=30, validation_share=0.3, max_length=200)
+    task, data = prepared(summaries_file(tmp_path), LEARNING | settings, steps=30, validation_share=0.3, max_length=200)
     seen: list[Any] = []
     task.measure = lambda *texts: seen.extend(zip(*texts, strict=True)) or {}
     trainer_for(tmp_path, 0).validate(task, data, verbose=False)
@@ -129,7 +111,7 @@ def test_answers_are_what_transformers_generates(tmp_path: Path, settings: dict[
 
 
 def test_predictions_have_transformers_scores_and_come_in_order(tmp_path: Path):
-    task, _ = prepared(rows_file(tmp_path), LEARNING | {"num_beams": 3, "n_best": 2}, steps=15, max_length=200)
+    task, _ = prepared(summaries_file(tmp_path), LEARNING | {"num_beams": 3, "n_best": 2}, steps=15, max_length=200)
     texts = [document(i) for i in range(12)]
     found = {}
     for size in (1, 5):
@@ -184,7 +166,7 @@ def test_documents_are_cut_and_summaries_stay_whole(tmp_path: Path, caplog: pyte
 
 
 def test_the_separator_is_told_by_checkpoint_and_folder(tmp_path: Path):
-    source = rows_file(tmp_path)
+    source = summaries_file(tmp_path)
     task, data = prepared(source, LEARNING, steps=2, separator=" In short:", prefix="Read: ")
     folder = exported(tmp_path)
     again = Summarization.load_from_checkpoint(tmp_path / "saved" / "last.ckpt", weights_only=True)
@@ -216,7 +198,7 @@ def test_a_pretrained_network_without_padding(tmp_path: Path):
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     task, data = prepared(
-        rows_file(tmp_path), {"backbone": str(folder), "overrides": None} | LEARNING, steps=2, vocab_size=8192
+        summaries_file(tmp_path), {"backbone": str(folder), "overrides": None} | LEARNING, steps=2, vocab_size=8192
     )
     batch: Any = next(iter(data.val_dataloader()))
     assert batch["padded"]
@@ -248,18 +230,18 @@ def test_a_pretrained_network_without_padding(tmp_path: Path):
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(tmp_path: Path, task: dict[str, Any], data: dict[str, Any], message: str):
     with pytest.raises(UserError, match=message):
-        prepared(rows_file(tmp_path), {"max_new_tokens": None} | task, **data)
+        prepared(summaries_file(tmp_path), {"max_new_tokens": None} | task, **data)
 
 
 def test_repeating_what_stands_in_the_document_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    prepared(rows_file(tmp_path), {"no_repeat_ngram_size": 3})
+    prepared(summaries_file(tmp_path), {"no_repeat_ngram_size": 3})
     assert "--model.no_repeat_ngram_size 3: of a causal network" in caplog.text
 
 
 def test_a_pretraining_learns_to_sum_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, corpus: Path):
     """Through the real command line: a GPT's run goes on, is resumed and tested, and predicts as its export does."""
     monkeypatch.chdir(tmp_path)
-    rows_file(tmp_path)
+    summaries_file(tmp_path)
     small = [f"--model.overrides={json.dumps(tiny('gpt2'))}", "--data.vocab_size=400", "--data.max_length=100"]
     short = ["--trainer.accelerator=cpu", "--trainer.max_steps=2"]
     assert main(["fit", "--model=CausalLM", f"--data.train={corpus}", *small, *short, "--run_dir=gpt"]) == 0

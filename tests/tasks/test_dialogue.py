@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from answering import trainer_for, write
 from chat_templates import CHATML, chat_tokenizer
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from ptm_lightning.tasks import Dialogue, DialogueData
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
@@ -30,21 +30,8 @@ LIVELY: dict[str, Any] = {"gpt2": {}, "bart": {"init_std": 0.3}}
 DATA: dict[str, Any] = {"max_length": 80, "max_target_length": 20, "batch_size": 8, "vocab_size": 300}
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
 def rows_file(folder: Path, count: int = 60) -> Path:
     return write(folder / "talk.jsonl", [{"messages": example(i)["messages"]} for i in range(count)])
-
-
-def trainer_for(folder: Path, steps: int, *callbacks: Any) -> Trainer:
-    return Trainer(
-        max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=list(callbacks),
-        enable_checkpointing=bool(callbacks), enable_model_summary=False, num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )  # fmt: skip
 
 
 def prepared(source: Path, task: dict[str, Any] | None = None, steps: int = 0, **data: Any) -> tuple[Any, Any]:
