@@ -12,7 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,28 +121,49 @@ def print_table(results: Sequence[dict[str, Any]]) -> None:
             print(f"{found['experiment']:<10}{metric:<24}{''.join(cells)}")
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Runs one experiment, or prints the results of all."""
+def parser_of(description: str | None, names: Sequence[str]) -> argparse.ArgumentParser:
+    """The command line of a script that runs named experiments, or prints the table of their results."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("name", choices=[*EXPERIMENTS, "table"])
-    parser.add_argument("--text", nargs="+", default=["builtin:python"], metavar="PATH")
+    parser.add_argument("name", choices=[*names, "table"])
     parser.add_argument("--results", type=Path, default=Path("runs/evidence.jsonl"), metavar="FILE")
     parser.add_argument("--run_dir", type=Path, metavar="DIR", help="default: runs/evidence/NAME")
+    return parser
+
+
+def run_dir_of(own: argparse.Namespace) -> Path:
+    """Where an experiment's run lies."""
+    return own.run_dir or Path("runs/evidence") / str(own.name)
+
+
+def keep(results: Path, found: dict[str, Any]) -> None:
+    """Adds what came out of an experiment to the results."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    append(results, json.dumps(found, ensure_ascii=False) + "\n")
+
+
+def print_newest(results: Path, names: Iterable[str]) -> None:
+    """The table of the newest result of each experiment."""
+    newest = {found["experiment"]: found for found in map(json.loads, results.read_text().splitlines())}
+    print_table([newest[name] for name in names if name in newest])
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Runs one experiment, or prints the results of all."""
+    parser = parser_of(__doc__, [*EXPERIMENTS])
+    parser.add_argument("--text", nargs="+", default=["builtin:python"], metavar="PATH")
     own, more = parser.parse_known_args(given)
     if own.name == "table":
-        newest = {found["experiment"]: found for found in map(json.loads, own.results.read_text().splitlines())}
-        print_table([newest[name] for name in EXPERIMENTS if name in newest])
+        print_newest(own.results, EXPERIMENTS)
         return 0
-    run_dir = own.run_dir or Path("runs/evidence") / own.name
+    run_dir = run_dir_of(own)
     set_up_logging()
     load_plugins()
     command = ["fit", *EXPERIMENTS[own.name].arguments, "--data.train", *own.text, *more]
     train(command, run_dir)
     found = result(own.name, command, run_dir)
-    own.results.parent.mkdir(parents=True, exist_ok=True)
-    append(own.results, json.dumps(found, ensure_ascii=False) + "\n")
+    keep(own.results, found)
     print_result(found)
     return 0
 

@@ -8,19 +8,17 @@ goes to `fit`. Interrupted, by Ctrl-C or otherwise, the same command goes on wit
 line when the run is finished and tested; `table` prints the newest of each.
 """
 
-import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evidence import print_table, ptm, train
+from evidence import keep, parser_of, print_newest, print_table, ptm, run_dir_of, train
 
 from ptm_lightning.data.sources import read, resolve
 from ptm_lightning.errors import UserError
-from ptm_lightning.files import append
 from ptm_lightning.log import set_up_logging
 from ptm_lightning.metrics.question_answering import MEASURES, words
 from ptm_lightning.metrics.rouge import lead, rouge_scores
@@ -36,7 +34,7 @@ Row = Mapping[str, Any]
 Scores = dict[str, float]
 
 
-def tfidf(train: Sequence[Row], test: Sequence[Row]) -> Scores:
+def tfidf(train: Iterable[Row], test: Sequence[Row]) -> Scores:
     """Logistic regression on TF-IDF of words and pairs of words."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
@@ -46,12 +44,12 @@ def tfidf(train: Sequence[Row], test: Sequence[Row]) -> Scores:
     classify = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True), LogisticRegression(C=10, max_iter=300)
     )
-    classify.fit([row["text"] for row in train], [row["label"] for row in train])
+    classify.fit(*zip(*((row["text"], row["label"]) for row in train), strict=True))
     found, right = classify.predict([row["text"] for row in test]), [row["label"] for row in test]
     return {"accuracy": float(accuracy_score(right, found)), "f1_macro": float(f1_score(right, found, average="macro"))}
 
 
-def first_sentence(train: Sequence[Row], test: Sequence[Row]) -> Scores:
+def first_sentence(train: Iterable[Row], test: Sequence[Row]) -> Scores:
     """The context's first sentence as the answer to every question, by the rules of SQuAD's scripts, in percent."""
     found = [(words(lead(row["context"], 1)), list(map(words, row["answers"]["text"])) or [[]]) for row in test]
     return {
@@ -60,14 +58,9 @@ def first_sentence(train: Sequence[Row], test: Sequence[Row]) -> Scores:
     }
 
 
-def lead_sentence(train: Sequence[Row], test: Sequence[Row]) -> Scores:
+def lead_sentence(train: Iterable[Row], test: Sequence[Row]) -> Scores:
     """The document's first sentence as its summary."""
     return rouge_scores([lead(row["document"], 1) for row in test], [row["summary"] for row in test])
-
-
-def copied(train: Sequence[Row], test: Sequence[Row]) -> Scores:
-    """Nothing: the task itself scores the source as its translation, as `bleu_copy` and so on."""
-    return {}
 
 
 @dataclass(frozen=True)
@@ -78,14 +71,15 @@ class Experiment:
     """The preset."""
     required: tuple[str, ...]
     """Columns."""
-    baseline: Callable[[Sequence[Row], Sequence[Row]], Scores]
+    baseline: Callable[[Iterable[Row], Sequence[Row]], Scores] | None
+    """Scores of a simple method, of training and test rows; None where the task's own metrics have one."""
 
 
 EXPERIMENTS = {
     "sections": Experiment("classification", ("text",), tfidf),
     "questions": Experiment("question_answering", ("question", "context"), first_sentence),
     "summaries": Experiment("summarization", ("document", "summary"), lead_sentence),
-    "en-de": Experiment("translation", ("en", "de"), copied),
+    "en-de": Experiment("translation", ("en", "de"), None),
 }
 
 
@@ -101,10 +95,10 @@ def split_file(folder: Path, name: str, split: str) -> Path:
     return found[0]
 
 
-def rows_of(path: Path, experiment: Experiment) -> list[Row]:
-    """All rows of a file."""
+def rows_of(path: Path, experiment: Experiment) -> Iterator[Row]:
+    """The rows of a file, as they are asked for."""
     (source,) = resolve([str(path)], "--splits")
-    return list(read(source, "--splits", required=experiment.required))
+    return read(source, "--splits", required=experiment.required)
 
 
 def result(name: str, command: Sequence[str], files: Mapping[str, Path], run_dir: Path) -> dict[str, Any]:
@@ -113,8 +107,8 @@ def result(name: str, command: Sequence[str], files: Mapping[str, Path], run_dir
     evaluated = Evaluated.read(run_dir, "test")
     assert evaluated is not None
     experiment = EXPERIMENTS[name]
-    train_rows, test_rows = (rows_of(files[split], experiment) for split in ("train", "test"))
-    known = experiment.baseline(train_rows, test_rows)
+    test_rows = list(rows_of(files["test"], experiment))
+    known = experiment.baseline(rows_of(files["train"], experiment), test_rows) if experiment.baseline else {}
     scores = {key.removeprefix("test/"): value for key, value in sorted(evaluated.metrics.items())}
     return {
         "experiment": name,
@@ -147,21 +141,15 @@ def print_result(found: dict[str, Any]) -> None:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Runs one experiment, or prints the results of all."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("name", choices=[*EXPERIMENTS, "table"])
+    parser = parser_of(__doc__, [*EXPERIMENTS])
     parser.add_argument("--splits", type=Path, metavar="DIR", help="the folder of the data set's files")
-    parser.add_argument("--results", type=Path, default=Path("runs/evidence.jsonl"), metavar="FILE")
-    parser.add_argument("--run_dir", type=Path, metavar="DIR", help="default: runs/evidence/NAME")
     own, more = parser.parse_known_args(given)
     if own.name == "table":
-        newest = {found["experiment"]: found for found in map(json.loads, own.results.read_text().splitlines())}
-        print_table([newest[name] for name in EXPERIMENTS if name in newest])
+        print_newest(own.results, EXPERIMENTS)
         return 0
     if own.splits is None:
         parser.error("--splits is needed: the folder of the data set's files")
-    run_dir = own.run_dir or Path("runs/evidence") / own.name
+    run_dir = run_dir_of(own)
     set_up_logging()
     load_plugins()
     files = {split: split_file(own.splits, own.name, split) for split in SPLITS}
@@ -169,8 +157,7 @@ def main(given: Sequence[str] | None = None) -> int:
     command = ["fit", "--config", EXPERIMENTS[own.name].config, *sources, *more]
     train(command, run_dir)
     found = result(own.name, command, files, run_dir)
-    own.results.parent.mkdir(parents=True, exist_ok=True)
-    append(own.results, json.dumps(found, ensure_ascii=False) + "\n")
+    keep(own.results, found)
     print_result(found)
     return 0
 
