@@ -109,7 +109,7 @@ def answer(network: PreTrainedModel, prompts: Sequence[Sequence[int]], settings:
 
 
 def in_groups(
-    answer: Callable[[list[Sequence[int]]], Sequence[Answers]],
+    respond: Callable[[list[Sequence[int]]], Sequence[Answers]],
     prompts: Sequence[Sequence[int]],
     longest: int,
     rows: int,
@@ -120,7 +120,7 @@ def in_groups(
     A step of generation hardly takes longer for many rows than for few, but each row keeps its states of all tokens.
 
     Args:
-        answer: Answers the prompts of a group, which are of like length, so that there is little padding.
+        respond: Answers the prompts of a group, which are of like length, so that there is little padding.
         prompts: Token ids of each.
         longest: Tokens of an answer at most.
         rows: Of each prompt: beams, or samples.
@@ -134,7 +134,7 @@ def in_groups(
         while end < len(order) and (end + 1 - begin) * rows * (len(prompts[order[end]]) + longest) <= places:
             end += 1
         group = order[begin:end]
-        found |= zip(group, answer([prompts[number] for number in group]), strict=True)
+        found |= zip(group, respond([prompts[number] for number in group]), strict=True)
         begin = end
     return [found[number] for number in range(len(prompts))]
 
@@ -151,8 +151,8 @@ def answer_sorted(
         seed: Of sampling, in each group.
     """
     config: Any = network.generation_config
-    answer = partial(run, network, config=config, seed=seed)
-    return in_groups(answer, prompts, config.max_new_tokens, config.num_beams, places)
+    respond = partial(run, network, config=config, seed=seed)
+    return in_groups(respond, prompts, config.max_new_tokens, config.num_beams, places)
 
 
 def n_best(
@@ -169,8 +169,8 @@ def n_best(
     """
     config: Any = copy(network.generation_config)
     config.num_return_sequences = count
-    answer = partial(_n_best, network, config=config, seed=seed)
-    return in_groups(answer, prompts, config.max_new_tokens, max(config.num_beams, count), places)
+    respond = partial(_n_best, network, config=config, seed=seed)
+    return in_groups(respond, prompts, config.max_new_tokens, max(config.num_beams, count), places)
 
 
 def _n_best(

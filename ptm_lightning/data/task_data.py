@@ -188,11 +188,8 @@ class TaskData(LightningDataModule):
 
     def predict_dataloader(self) -> PredictLoader:
         """The texts to predict for, window by window."""
-        size, rank, processes = (
-            self.batch_size or self.predict_rows,
-            self._trainer.global_rank,
-            self._trainer.world_size,
-        )
+        size = self.batch_size or self.predict_rows
+        rank, processes = self._trainer.global_rank, self._trainer.world_size
         return PredictLoader(self.predict_inputs, self.predict_batch, size, rank, processes, self.done)
 
     # The plan
