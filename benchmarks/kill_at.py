@@ -26,6 +26,8 @@ VARIABLE = "PTM_KILL"
 PR_SET_PTRACER = 0x59616D61
 PR_SET_PTRACER_ANY = -1
 ATTACH_SECONDS = 10.0
+TRACED = 77
+"""What a traced thread is told that its parent is."""
 
 
 @dataclass(frozen=True)
@@ -80,21 +82,17 @@ def report(death: Death, step: int) -> None:
 
 @contextmanager
 def traced(*options: str) -> Iterator[None]:
-    """Puts strace on this thread: `options` say what it does to the system calls made inside."""
+    """Puts strace on this thread: `options` say what it does to the calls inside. A "trace=" needs getppid, too."""
     ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_ulong(PR_SET_PTRACER_ANY), 0, 0, 0)
-    thread = threading.get_native_id()
-    tracer = subprocess.Popen(["strace", "-qq", "-p", str(thread), *options], stderr=subprocess.DEVNULL)
-    attached = threading.Event()
-
-    def wait() -> None:
-        # In a thread of its own, which isn't traced: looking would be counted among the calls.
-        status, end = Path(f"/proc/self/task/{thread}/status"), time.monotonic() + ATTACH_SECONDS
-        while f"TracerPid:\t{tracer.pid}\n" not in status.read_text() and time.monotonic() < end:
-            time.sleep(0.001)
-        attached.set()
-
-    threading.Thread(target=wait).start()
-    attached.wait()
+    handshake = ("-e", f"inject=getppid:retval={TRACED}")
+    tracer = subprocess.Popen(
+        ["strace", "-qq", "-p", str(threading.get_native_id()), *options, *handshake], stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + ATTACH_SECONDS
+    while os.getppid() != TRACED:  # strace answers in the kernel's place as soon as it sees every call
+        if time.monotonic() > end:
+            raise TimeoutError("strace doesn't attach")
+        time.sleep(0.001)
     try:
         yield
     finally:

@@ -83,9 +83,9 @@ def _save(checkpoints: Path, checkpoint: dict[str, Any], step: int) -> None:
 def _calls_of_a_save(folder: Path, checkpoint: dict[str, Any]) -> Counter[str]:
     """The system calls that have to do with files, with their numbers."""
     log = folder / "strace"
-    _forked_save(_with_an_older_one(folder, checkpoint), checkpoint, "-o", str(log), "-e", "trace=%file,%desc")
+    _forked_save(_with_an_older_one(folder, checkpoint), checkpoint, "-o", str(log), "-e", "trace=%file,%desc,getppid")
     names = [match[1] for line in log.read_text().splitlines() if (match := re.match(r"(\w+)\(", line))]
-    return Counter(name for name in names if name not in ("mmap", "munmap"))
+    return Counter(name for name in names if name not in ("mmap", "munmap", "getppid"))
 
 
 def _forked_save(checkpoints: Path, checkpoint: dict[str, Any], *options: str) -> int:
