@@ -7,7 +7,9 @@ import sysconfig
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 
 from ptm_lightning.data.formats import Row
@@ -76,6 +78,15 @@ def _standard_library(root: Path) -> Iterator[Row]:
                 yield {"text": text, "module": parts[0], "name": name}
 
 
+@cache
+def _python() -> list[Row]:
+    """Kept, for a source is read several times, and parsing takes most of that."""
+    rows: dict[str, Row] = {}
+    for row in chain(_topics(), _standard_library(Path(sysconfig.get_path("stdlib")))):
+        rows.setdefault(row["text"], row)
+    return list(rows.values())
+
+
 def python() -> Iterator[Row]:
     """The language reference and the standard library's docstrings, exact duplicates dropped.
 
@@ -83,12 +94,7 @@ def python() -> Iterator[Row]:
         An iterator of {"text", "module" (the top-level module), "name" (the qualified name)}, in an order that depends
         on the Python version alone.
     """
-    seen: set[str] = set()
-    for rows in (_topics(), _standard_library(Path(sysconfig.get_path("stdlib")))):
-        for row in rows:
-            if row["text"] not in seen:
-                seen.add(row["text"])
-                yield row
+    return map(dict, _python())
 
 
 def modules() -> Iterator[Row]:

@@ -102,6 +102,7 @@ class ConversationReader:
     learn: Learn
     fields: tuple[str, ...] = FIELDS
     together: tuple[str, ...] = FIELDS
+    known: Sequence[str] = ()
     key: Any = field(init=False)
     """All that the rows depend on."""
     _said: Counter[str] = field(default_factory=Counter)

@@ -39,6 +39,8 @@ class Reader(Protocol):
     """Columns: rows that agree in them are held out together, such as all questions on one text."""
     key: Any
     """Plain values: what of its settings changes what is stored."""
+    known: Sequence[str]
+    """The labels that the model has been trained for, if it has been."""
 
     def take(self, row: Row, where: str) -> None:
         """Takes in a training row, or refuses it by `UserError` with the place."""
@@ -97,14 +99,21 @@ def prepare_examples(
     shares = (0.0 if settings.validation else settings.validation_share, 0.0 if settings.test else test_share)
     recipe = {"columns": settings.columns, "fields": reader.fields, "shares": shares, "reader": reader.key}
     sizes = {flag: len(found) for flag, found in keys.items()}
-    key = store_key([key for found in keys.values() for key in found], to_text(tokenizer)[0], recipe | sizes)
-    folder = settings.cache / "examples" / key
+    text = to_text(tokenizer)[0]
+
+    def folder_of(known: Sequence[str]) -> Path:
+        key = store_key([key for found in keys.values() for key in found], text, recipe | sizes | {"known": known})
+        return settings.cache / "examples" / key
+
+    folder = folder_of(())
+    if reader.known and not (folder.exists() and list(_facts(folder).get("labels", ())) == list(reader.known)):
+        folder = folder_of(reader.known)  # else what training has made of these rows serves as well
     if not folder.exists():
         with written_once(folder) as partial, reading("tokenizing", text_bytes(sources["--data.train"])) as advance:
             if partial is not None:
                 _Builder(settings, sources, reader, shares, raw(tokenizer), partial, advance).build()
         logger.info("tokens are kept in %s (delete it to free the space)", settings.cache)
-    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    facts = _facts(folder)
     stores = {split: ExampleStore.open(folder / split) for split in SPLITS if (folder / split).exists()}
     numbers = {
         split: {name: int(store.info[name]) for name in ("documents", "tokens", "bytes", "unknown", "empty")}
@@ -120,6 +129,11 @@ def prepare_examples(
         (0, *facts.pop("source_ends")),
         chosen | numbers | facts,
     )
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    return found
 
 
 @dataclass

@@ -17,7 +17,8 @@ class LabelledTexts:
     def __init__(self, fields: tuple[str, ...], labels: Labels) -> None:
         self.fields = self.together = fields
         self.labels = labels
-        self.key = ["labels", labels.problem_type, labels.known, labels.preferred]
+        self.key = ["labels", labels.problem_type, labels.preferred]
+        self.known: Sequence[str] = labels.known
 
     def take(self, row: Row, where: str) -> None:
         """Takes in the label of a training row."""

@@ -35,6 +35,7 @@ class QuestionReader:
 
     fields: tuple[str, ...] = FIELDS
     together: tuple[str, ...] = ("context",)
+    known: Sequence[str] = ()
 
     def __init__(self, misplaced: Misplaced) -> None:
         self.misplaced = misplaced

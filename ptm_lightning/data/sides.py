@@ -31,6 +31,8 @@ class Sides:
     A list of targets are several right answers; the first one is learned.
     """
 
+    known: Sequence[str] = ()
+
     def __init__(self, fields: tuple[str, ...], prefix: str, lead: str) -> None:
         self.fields = self.together = fields
         self.prefix, self.lead = prefix, lead

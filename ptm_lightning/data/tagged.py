@@ -36,7 +36,8 @@ class TaggedReader:
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
-        self.key: Any = ["tags", labels.known, labels.preferred]
+        self.key: Any = ["tags", labels.preferred]
+        self.known: Sequence[str] = labels.known
 
     def take(self, row: Row, where: str) -> None:
         """Takes in the tags of a training row."""

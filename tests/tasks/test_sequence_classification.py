@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -154,6 +155,19 @@ def test_a_checkpoint_refuses_labels_that_it_was_not_trained_for(tmp_path: Path)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
     with pytest.raises(UserError, match="the label 'cow' doesn't occur in training"):
         trainer.validate(task, data)
+
+
+def test_what_training_made_of_its_rows_serves_its_model_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _, module = fitted(tmp_path, cache_dir=str(tmp_path / "cache"))
+    store, names = module.corpus.train, module.link.labels
+
+    def for_model(labels: list[str]) -> np.ndarray:
+        monkeypatch.setattr(module, "model_labels", lambda: (labels, []))
+        return module.open_corpus().train.columns["label"]
+
+    assert (for_model(names) == store.columns["label"]).all()
+    assert sum(path.is_dir() for path in (tmp_path / "cache" / "examples").iterdir()) == 1
+    assert (for_model(names[::-1]) == len(names) - 1 - store.columns["label"]).all()
 
 
 class TestBackbone:
