@@ -22,7 +22,6 @@ from ptm_lightning.data.sources import read, resolve
 from ptm_lightning.data.store import build_stores
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer import load_tokenizer, raw
-from ptm_lightning.optim import adamw
 from ptm_lightning.task import Task
 from ptm_lightning.terms import step_loss
 
@@ -72,7 +71,7 @@ def measure_loop(job: Job, task: Task, data: TaskData) -> dict[str, float]:
     """
     clock = train_ours(job, task, data)
     trained = (clock.ended[-1] - clock.ended[WARM_UP - 1]) / job.steps
-    optimizer = adamw(task, task.peak_rate, task.weight_decay, task.betas, task.eps)
+    optimizer = task.build_optimizer()
     task.train()
     begin = time.perf_counter()
     for batch in islice(data.train_dataloader(), job.steps):

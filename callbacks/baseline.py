@@ -47,4 +47,4 @@ def _measure(trainer: Trainer, task: Task, data: Any) -> dict[str, float]:
         for batch in before.val_dataloader():
             sums.add(task.terms(trainer.strategy.batch_to_device(batch)))
     task.train()
-    return task.means(task.summed(sums), "start")
+    return task.means(sums.over_processes(trainer.strategy, trainer.world_size), "start")

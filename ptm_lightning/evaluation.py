@@ -38,7 +38,7 @@ class Evaluation:
         if processes > 1:
             torch.distributed.all_gather_object(parts, self.records)
         self.records = in_order(record for part in parts for record in part)
-        return self.sums if processes == 1 else self.sums.over_processes(strategy)
+        return self.sums.over_processes(strategy, processes)
 
 
 def in_order(records: Iterable[Record]) -> list[Record]:

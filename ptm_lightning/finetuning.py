@@ -12,7 +12,7 @@ from ptm_lightning.data.formats import Row
 from ptm_lightning.errors import UserError
 from ptm_lightning.models.head import told_by_head
 from ptm_lightning.models.lora import Lora, add_adapters, is_adapter
-from ptm_lightning.optim import adamw
+from ptm_lightning.optim import build_optimizer
 from ptm_lightning.task import Task
 
 LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.")
@@ -149,8 +149,8 @@ class FineTuning(Task, ABC):
         if adapters and not any(parameter.requires_grad for parameter in adapters):
             raise UserError(f"--model.frozen_layers {self.frozen_layers}: leaves no adapter to learn; give fewer")
 
-    def optimizer(self) -> Any:
-        """AdamW with a rate for each layer."""
+    def build_optimizer(self) -> Any:
+        """The optimizer, with a rate for each layer."""
         assert self.network is not None
         network, layers = self.network, number_of_layers(self.network)
         head = self.head_learning_rate or self.peak_rate
@@ -160,7 +160,7 @@ class FineTuning(Task, ABC):
                 return head
             return float(self.peak_rate * self.layer_decay ** (layers + 1 - depth(network, name, layers)))
 
-        return adamw(network, self.peak_rate, self.weight_decay, self.betas, self.eps, rate)
+        return build_optimizer(self, network, rate)
 
 
 def is_head(network: Any, name: str) -> bool:

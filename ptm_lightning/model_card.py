@@ -113,6 +113,7 @@ def _training(facts: Mapping[str, Any], then: Mapping[str, Any], rate: float) ->
     rows = {
         "optimizer steps": f"{facts['global_step']:,} of {record['total_steps']:,}",
         "tokens seen": record["tokens_seen"],
+        "optimizer": arguments["optimizer"],
         "schedule": f"{arguments['schedule']}, peak {rate:g}, warm-up {arguments['warmup']}",
         "weight average": f"exponential, decay {arguments['ema']}" if arguments["ema"] else "none",
         "seed": arguments["seed"],

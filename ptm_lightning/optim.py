@@ -1,19 +1,23 @@
-"""AdamW with decay only where it belongs, and learning-rate schedules as functions of the optimizer step."""
+"""Optimizers with decay only where it belongs, and learning-rate schedules as functions of the optimizer step."""
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
+from ptm_lightning.errors import UserError
+
+OptimizerName = Literal["adamw", "adafactor"]
 Schedule = Literal["linear", "cosine", "inverse_sqrt", "constant", "wsd"]
 
 WSD_DECAY_SHARE = 0.2
 """The last part of a warmup-stable-decay schedule, in which the rate falls to zero."""
 
-SCRATCH_RATE, PRETRAINED_RATE = 1e-3, 5e-5
-"""Peak learning rates where none is given."""
+RATES: dict[OptimizerName, tuple[float, float]] = {"adamw": (1e-3, 5e-5), "adafactor": (1e-2, 1e-3)}
+"""Peak learning rates where none is given: from scratch, and from a pretrained network; Adafactor's are T5's."""
 
 _NO_DECAY = (nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
@@ -68,17 +72,44 @@ def adamw(
     return optimizer
 
 
-def default_rate(*, pretrained: bool) -> float:
-    """The peak learning rate where none is given."""
-    return PRETRAINED_RATE if pretrained else SCRATCH_RATE
+def adafactor(
+    module: nn.Module, learning_rate: float, weight_decay: float, rate: Callable[[str], float] | None = None
+) -> torch.optim.Adafactor:
+    """Adafactor (arXiv:1804.04235) as T5 was trained by: steps relative to the size of a weight, no momentum.
+
+    As published, its rate never exceeds the inverse square root of the step.
+    """
+    return torch.optim.Adafactor(parameter_groups(module, weight_decay, rate), lr=learning_rate)
 
 
-def warmup_steps(warmup: float, total_steps: int) -> int:
-    """Warm-up in steps, from steps (1 or more) or a share of the run (less than 1)."""
-    return round(warmup * total_steps) if warmup < 1 else int(warmup)
+class Recipe(Protocol):
+    """What a task says of its optimizer."""
+
+    optimizer: OptimizerName
+    weight_decay: float
+    betas: tuple[float, float]
+    eps: float
+
+    @property
+    def peak_rate(self) -> float:
+        """The peak learning rate."""
 
 
-def schedule_factor(schedule: Schedule, step: int, total_steps: int, warmup: int) -> float:
+def build_optimizer(recipe: Recipe, module: nn.Module, rate: Callable[[str], float] | None = None) -> Optimizer:
+    """The optimizer of a module's parameters; `rate` gives some of them a rate of their own, by their names."""
+    if recipe.optimizer == "adafactor":
+        return adafactor(module, recipe.peak_rate, recipe.weight_decay, rate)
+    return adamw(module, recipe.peak_rate, recipe.weight_decay, recipe.betas, recipe.eps, rate)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuses settings that the optimizer would ignore."""
+    for name in ("betas", "eps"):
+        if recipe.optimizer != "adamw" and getattr(recipe, name) != getattr(type(recipe), name):
+            raise UserError(f"--model.{name}: is AdamW's, {recipe.optimizer} has none; give --model.optimizer adamw")
+
+
+def schedule_factor(schedule: Schedule, step: int, total_steps: int, warmup: float) -> float:
     """What the peak learning rate is multiplied with at an optimizer step.
 
     Args:
@@ -86,11 +117,12 @@ def schedule_factor(schedule: Schedule, step: int, total_steps: int, warmup: int
             "constant" stays; "wsd" (warmup-stable-decay, arXiv:2404.06395) stays and falls linearly in the last fifth.
         step: From 0.
         total_steps: The run's length.
-        warmup: Steps of linear rise from zero.
+        warmup: Steps of linear rise from zero; below 1 a share of the run.
 
     Returns:
         A factor in [0, 1].
     """
+    warmup = round(warmup * total_steps) if warmup < 1 else int(warmup)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = min(1.0, (step - warmup) / max(1, total_steps - warmup))

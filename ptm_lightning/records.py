@@ -22,7 +22,8 @@ def record_steps(task: "Task", step: int, rate: float, gradient_norm: float) -> 
         gradient_norm: Of the last step, before clipping.
     """
     measured = {"train/learning_rate": rate, "train/gradient_norm": gradient_norm}
-    metrics = task.means(task.summed(task.running_sums), "train") | measured
+    sums = task.running_sums.over_processes(task.trainer.strategy, task.trainer.world_size)
+    metrics = task.means(sums, "train") | measured
     task.running_sums.clear()
     trim_freed_memory()
     write_records(task.trainer.loggers, metrics | {"tokens": task.tokens_seen}, step)

@@ -27,7 +27,7 @@ from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.models.sizes import SizeName
 from ptm_lightning.models.start import meet_data, start_network
-from ptm_lightning.optim import Schedule, adamw, default_rate, schedule_factor, warmup_steps
+from ptm_lightning.optim import RATES, OptimizerName, Schedule, build_optimizer, check_recipe, schedule_factor
 from ptm_lightning.records import record_evaluation, record_steps, truncate_records
 from ptm_lightning.task_state import state_of, take_state
 from ptm_lightning.terms import RunningSums, Terms, step_loss
@@ -60,8 +60,10 @@ class Task(LightningModule):
     """BERT's published dimensions, from 2 layers of 128 (tiny) to 24 of 1024 (large)."""
     overrides: dict[str, Any] | None = None
     """Fields of the network's config to set otherwise, such as num_hidden_layers."""
+    optimizer: OptimizerName = "adamw"
+    """AdamW; or Adafactor, T5's, whose steps are relative to the size of a weight."""
     learning_rate: float | None = None
-    """The peak of the schedule. Default: 1e-3 from scratch, 5e-5 from a pretrained backbone."""
+    """The peak of the schedule. Default: 1e-3 from scratch, 5e-5 from a backbone; with Adafactor 1e-2 and 1e-3."""
     schedule: Schedule = "linear"
     """How the learning rate falls after the warm-up."""
     warmup: float = 0.06
@@ -84,6 +86,7 @@ class Task(LightningModule):
     def __post_init__(self) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_recipe(self)
         self.link: Link | None = None
         self.network: PreTrainedModel | None = None
         self.total_steps = self.tokens_seen = 0
@@ -204,21 +207,21 @@ class Task(LightningModule):
         return [EMAWeightAveraging(decay=self.ema, use_buffers=False)] if self.ema and fits else []
 
     def configure_optimizers(self) -> Any:
-        """AdamW and a schedule that moves by optimizer steps."""
-        optimizer = self.optimizer()
+        """The optimizer, and a schedule that moves by optimizer steps."""
+        optimizer = self.build_optimizer()
         return [optimizer], [{"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"}]
 
-    def optimizer(self) -> Optimizer:
-        """AdamW, fused."""
-        return adamw(self, self.peak_rate, self.weight_decay, self.betas, self.eps)
+    def build_optimizer(self) -> Optimizer:
+        """The optimizer of all parameters."""
+        return build_optimizer(self, self)
 
     @property
     def peak_rate(self) -> float:
         """The peak learning rate."""
-        return self.learning_rate or default_rate(pretrained=bool(self.backbone))
+        return self.learning_rate or RATES[self.optimizer][bool(self.backbone)]
 
     def _factor(self, step: int) -> float:
-        return schedule_factor(self.schedule, step, self.total_steps, warmup_steps(self.warmup, self.total_steps))
+        return schedule_factor(self.schedule, step, self.total_steps, self.warmup)
 
     def on_fit_start(self) -> None:
         """Takes back what a killed run has logged after the step that is gone on from."""
@@ -280,11 +283,6 @@ class Task(LightningModule):
         """The metrics of some batches by name, with those of their examples; none of no batch."""
         scores = {f"{prefix}/{name}": value for name, value in self.score(records).items()} if records else {}
         return self.finish_metrics(sums.means(prefix) | scores, prefix) if sums.sums else {}
-
-    def summed(self, sums: RunningSums) -> RunningSums:
-        """The sums over all processes, which must all call it."""
-        alone = self._trainer is None or self.trainer.world_size == 1
-        return sums if alone else sums.over_processes(self.trainer.strategy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what loading needs besides the weights."""

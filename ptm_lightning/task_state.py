@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 def state_of(task: "Task") -> dict[str, Any]:
     """Plain values and tensors of a task that has met its data; all processes must call it."""
     assert task.link is not None
+    trainer, sums = task._trainer, task.running_sums
+    if trainer is not None:
+        sums = sums.over_processes(trainer.strategy, trainer.world_size)
     return {
         "format": FORMAT,
         "task": type(task).__name__,
         "link": task.link.state(),
         "total_steps": task.total_steps,
         "tokens_seen": task.tokens_seen,
-        "running_sums": task.summed(task.running_sums).state(),
+        "running_sums": sums.state(),
     }
 
 

@@ -112,11 +112,13 @@ class RunningSums:
             metrics |= {f"{prefix}/{name}_loss": value for name, value in losses.items()}
         return metrics
 
-    def over_processes(self, strategy: Strategy) -> "RunningSums":
+    def over_processes(self, strategy: Strategy, processes: int) -> "RunningSums":
         """The sums over all processes, the same on each; one that had no batch takes part with zeros.
 
         The first process has a batch wherever any has one: its names are all there are.
         """
+        if processes == 1:
+            return self
         mine = {name: tuple(total.shape) for name, total in self.sums.items()}
         found = RunningSums()
         shapes, found.weights = strategy.broadcast((mine, self.weights))

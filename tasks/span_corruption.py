@@ -40,6 +40,7 @@ from ptm_lightning.data.tokenizer import sentinel_ids
 from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding
 from ptm_lightning.generate import Generation, answer
+from ptm_lightning.optim import OptimizerName
 from ptm_lightning.task import Task
 from ptm_lightning.terms import Ratio, Terms, perplexity, token_terms
 
@@ -178,6 +179,10 @@ class SpanCorruption(Task):
 
     architecture: str = "t5"
     """What to build from scratch when there is no backbone: a transformers model type."""
+    optimizer: OptimizerName = "adafactor"
+    """Adafactor, whose steps are relative to the size of a weight, as T5 needs them; or AdamW."""
+    weight_decay: float = 0.0
+    """T5 has none."""
 
     def terms(self, batch: Batch) -> Terms:
         """Cross-entropy at all targets, in nats; in evaluation also what it is without sentinels and ends."""

@@ -113,7 +113,7 @@ def test_rates_by_layer_and_frozen_layers(tmp_path: Path):
     assert main([*FIT, *settings, "--model.learning_rate=0.08", f"--run_dir={tmp_path / 'run'}"]) == 0
     task = loaded(str(tmp_path / "run"))
     assert loaded("lora").peak_rate == LORA_RATE
-    rates = {id(p): group["lr"] for group in task.optimizer().param_groups for p in group["params"]}
+    rates = {id(p): group["lr"] for group in task.build_optimizer().param_groups for p in group["params"]}
     by_name = {name: rates[id(p)] for name, p in task.network.named_parameters() if id(p) in rates}
     assert {rate for name, rate in by_name.items() if is_adapter(name)} == {0.04}
     assert {rate for name, rate in by_name.items() if "classifier" in name} == {0.08}

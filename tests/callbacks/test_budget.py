@@ -15,7 +15,7 @@ from ptm_lightning.callbacks import step_timer as step_timer_module
 from tiny_mlm import make, trainer_of
 
 from ptm_lightning.errors import UserError
-from ptm_lightning.optim import schedule_factor, warmup_steps
+from ptm_lightning.optim import schedule_factor
 
 
 class Notes(Callback):
@@ -132,7 +132,7 @@ def test_hours_become_steps_once(corpus: Path, tmp_path: Path, clock: Clock, cap
     assert not budget.undecided
     assert clock.now - 1000.0 <= 39
     assert "makes 37 steps" in caplog.text
-    final = [schedule_factor("linear", step, 37, warmup_steps(0.06, 37)) * task.peak_rate for step in range(37)]
+    final = [schedule_factor("linear", step, 37, 0.06) * task.peak_rate for step in range(37)]
     assert all(rate <= right for rate, right in zip(notes.rates[:5], final, strict=False))
     assert notes.rates[5:] == pytest.approx(final[5:])
 

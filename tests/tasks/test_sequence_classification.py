@@ -226,7 +226,7 @@ def test_rates_by_layer_and_the_heads_own(tmp_path: Path):
         "overrides": tiny("bert") | {"num_hidden_layers": 2},
     }
     task, _ = fitted(tmp_path, task=arguments)
-    rates = {id(p): group["lr"] for group in task.optimizer().param_groups for p in group["params"]}
+    rates = {id(p): group["lr"] for group in task.build_optimizer().param_groups for p in group["params"]}
     by_name = {name: rates[id(p)] for name, p in task.network.named_parameters()}
     assert by_name["classifier.weight"] == 1.0
     assert by_name["bert.pooler.dense.weight"] == 0.08
