@@ -15,7 +15,6 @@ from ptm_lightning.arguments import declare_arguments
 from ptm_lightning.checkpoint import KEY, record_of
 from ptm_lightning.data.batch import Batch, other_documents
 from ptm_lightning.data.predict import Window
-from ptm_lightning.data.tokenizer import load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Evaluation, Record
 from ptm_lightning.figures import Figure
@@ -26,7 +25,7 @@ from ptm_lightning.models.inputs import network_inputs
 from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.models.sizes import SizeName
-from ptm_lightning.models.start import meet_data, start_network
+from ptm_lightning.models.start import backbone_tokenizer, meet_data, start_network
 from ptm_lightning.optim import RATES, OptimizerName, Schedule, build_optimizer, check_recipe, schedule_factor
 from ptm_lightning.records import record_evaluation, record_steps, truncate_records
 from ptm_lightning.task_state import state_of, take_state
@@ -150,7 +149,7 @@ class Task(LightningModule):
         """The tokenizer that the network is made for, if it isn't built from scratch."""
         if self.link is not None:
             return self.link.hf_tokenizer
-        return load_tokenizer(self.backbone) if self.backbone else None
+        return backbone_tokenizer(self.auto_class, self.backbone) if self.backbone else None
 
     def setup(self, stage: str) -> None:
         """Meets the data, readies the network and what makes runs exact."""

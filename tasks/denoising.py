@@ -163,7 +163,7 @@ class DenoisingData(TextData):
             sentence_begins=self._sentence_begins(store),
             words=WordTable.of(self.hf_tokenizer),
             mask_id=self.hf_tokenizer.mask_token_id,
-            pad_id=self.hf_tokenizer.pad_token_id,
+            pad_id=self.pad_id,
             seed=self.seed,
             evaluate=evaluate,
         )
@@ -202,7 +202,7 @@ class DenoisingData(TextData):
             max_length=longest,
         )
         rows = [[*self.frame.before, *ids, *self.frame.after] for ids in coded["input_ids"]]
-        return prompt_batch(rows, texts, self.hf_tokenizer.pad_token_id)
+        return prompt_batch(rows, texts, self.pad_id)
 
 
 class Denoising(Task):

@@ -124,7 +124,7 @@ class PermutationLMData(TextData):
             isolated=self.layout != "blocks",
             longest=self.longest_span,
             one_in=self.one_in,
-            pad_id=self.hf_tokenizer.pad_token_id,
+            pad_id=self.pad_id,
             cls_id=self.hf_tokenizer.cls_token_id,
             cls_segment=self.cls_segment,
             seed=self.seed,

@@ -122,7 +122,7 @@ class SpanCorruptionData(TextData):
             kinds=self.kinds,
             modes=self._modes(),
             sentinels=self.sentinels,
-            pad_id=self.hf_tokenizer.pad_token_id,
+            pad_id=self.pad_id,
             seed=self.seed,
             evaluate=evaluate,
         )
@@ -163,7 +163,7 @@ class SpanCorruptionData(TextData):
                 first = self.hf_tokenizer.convert_ids_to_tokens(int(self.sentinels[0]))
                 raise UserError(f"--data.predict: text {text.id} has no {first} to fill: {text.text[:60]!r}")
         framed = [[*self.frame.before, *ids, *self.frame.after] for ids in rows]
-        return prompt_batch(framed, texts, self.hf_tokenizer.pad_token_id)
+        return prompt_batch(framed, texts, self.pad_id)
 
 
 class SpanCorruption(Task):

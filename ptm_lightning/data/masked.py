@@ -143,7 +143,7 @@ class MaskedText(TextData, ABC):
             rate=self.validation_mask_rate if evaluate else self.mask_rate,
             mask_share=self.mask_share,
             random_share=self.random_share,
-            pad_id=self.hf_tokenizer.pad_token_id,
+            pad_id=self.pad_id,
             mask_id=self.hf_tokenizer.mask_token_id,
             ordinary_ids=ordinary_ids(self.hf_tokenizer),
             words=WordTable.of(self.hf_tokenizer),

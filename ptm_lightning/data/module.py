@@ -11,6 +11,7 @@ from ptm_lightning.data.layout import LayOut, Layout, lay_out
 from ptm_lightning.data.predict import Text, predict_texts
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.task_data import TaskData
+from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 
 
@@ -21,6 +22,15 @@ class TextData(TaskData):
     """rows: a piece of a document in each; packed: several isolated in a row; blocks: one stream, cut."""
     split_text: Literal["blank_line", "line"] = "blank_line"
     """What divides the documents of a .txt file."""
+
+    def setup(self, stage: str) -> None:
+        """Opens the stores; a row must have room for text."""
+        super().setup(stage)
+        if (least := len(self.frame) + 2) > self.max_length:
+            raise UserError(
+                f"--data.max_length {self.max_length}: a row takes {len(self.frame)} special tokens and needs two of "
+                f"text; give at least {least}, or what your texts need, such as 128"
+            )
 
     def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
         """What makes rows of the documents of a store: by `layout`, at most `max_length` long."""
@@ -39,6 +49,17 @@ class TextData(TaskData):
         if self.layout == "packed":
             say(f"--data.layout packed: {why}; taking rows instead")
             self.layout = "rows"
+
+    @property
+    def pad_id(self) -> int:
+        """What fills rows."""
+        pad = self.hf_tokenizer.pad_token_id
+        if pad is None:
+            raise UserError(
+                "--data.tokenizer: the tokenizer has no padding token (pad_token); take one that has, or "
+                "--data.tokenizer train"
+            )
+        return int(pad)
 
     def facts(self) -> dict[str, str]:
         """Copies of documents, and the loss that a model must beat."""

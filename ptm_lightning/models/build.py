@@ -17,6 +17,7 @@ from transformers.initialization import no_init_weights
 from ptm_lightning.errors import UserError
 from ptm_lightning.models.config import build_config, first_line, position_offset
 from ptm_lightning.models.head import HeadLabels, label_names, renew_head
+from ptm_lightning.models.kind import CONVERT, check_folder, check_kind
 from ptm_lightning.models.sizes import check_shapes, dimensions
 
 __all__ = [
@@ -100,7 +101,7 @@ def load_network(auto_class: str, name: str, seed: int = 0, labels: HeadLabels |
     Raises:
         UserError: There is no such folder, it can't be reached, has no config or no safetensors, or they don't fit.
     """
-    _check_folder(name)
+    check_folder(name)
     model_class = _auto_class(auto_class)
     try:
         with _quiet_transformers():
@@ -108,7 +109,7 @@ def load_network(auto_class: str, name: str, seed: int = 0, labels: HeadLabels |
             if hasattr(config, "auto_map"):
                 log.warning("--model.backbone %s: its config names code of its own (auto_map), which is not run", name)
                 del config.auto_map
-            _check_head(auto_class, config)
+            check_kind(auto_class, config, f"--model.backbone {name}")
             other = label_names(config) if labels is not None else []
             if labels is not None:
                 labels.write(config)
@@ -188,7 +189,7 @@ def takes(network: nn.Module, name: str) -> bool:
 
 def _from_config(auto_class: str, config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     """The network on the CPU in float32; a pooling layer that no loss reads is left out."""
-    _check_head(auto_class, config)
+    check_kind(auto_class, config, f"--model.architecture {config.model_type}")
     model_class = _auto_class(auto_class)
     options: dict[str, Any] = {}
     if auto_class == "AutoModel" and "add_pooling_layer" in _constructor(model_class, config):
@@ -224,17 +225,6 @@ def _constructor(auto_class: Any, config: PreTrainedConfig) -> Mapping[str, insp
     return inspect.signature(auto_class._model_mapping[type(config)].__init__).parameters
 
 
-def _check_head(auto_class: str, config: PreTrainedConfig) -> None:
-    """Refuses an architecture that has no such head."""
-    known = _auto_class(auto_class)._model_mapping
-    if type(config) not in known:
-        names = sorted({known_config.model_type for known_config in known})
-        raise UserError(
-            f"--model.architecture {config.model_type}: transformers has no {auto_class.removeprefix('Auto')} "
-            f"of it, known: {', '.join(names)}"
-        )
-
-
 def _harmless(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config without the keys that name code or kernels to be run."""
     refused = [name for name in config if name == "auto_map" or name.endswith("_internal")]
@@ -243,34 +233,12 @@ def _harmless(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in refused}
 
 
-def _check_folder(name: str) -> None:
-    """Refuses, in one clear message, what the hub client would report as a failed download."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if folder.exists():
-            raise UserError(f"--model.backbone {name}: is a file; give the folder that holds config.json")
-        if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise UserError(f"--model.backbone {name}: no such folder")
-        return
-    if not (folder / "config.json").is_file():
-        raise UserError(f"--model.backbone {name}: the folder has no config.json")
-    if not any(folder.glob("*.safetensors")):
-        problem = _CONVERT if any(folder.glob("*.bin")) else "the folder has no *.safetensors weights"
-        raise UserError(f"--model.backbone {name}: {problem}")
-
-
-_CONVERT = (
-    "its weights are pickle, which can run code, and no safetensors; if you trust it, convert it once with "
-    "transformers: AutoModelForPreTraining.from_pretrained(NAME, use_safetensors=False).save_pretrained(FOLDER)"
-)
-
-
 def _explain(name: str, auto_class: str, error: Exception) -> str:
     """One message for the ways in which loading fails."""
     if Path(name).expanduser().is_dir():
         return f"--model.backbone {name}: can't be loaded as {auto_class}: {first_line(error)}"
     if "safetensors" in str(error):
-        return f"--model.backbone {name}: {_CONVERT}"
+        return f"--model.backbone {name}: {CONVERT}"
     return (
         f"--model.backbone {name}: no such folder, and no such model on the hub, or no network; "
         f"give a folder with config.json and model.safetensors ({first_line(error)})"

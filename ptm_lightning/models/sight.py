@@ -4,6 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ptm_lightning.errors import UserError
+from ptm_lightning.models.build import max_positions
 
 PLACES = 8
 
@@ -36,7 +37,8 @@ def sees_later_places(network: PreTrainedModel) -> bool:
     """
     training = network.training
     network.train(False)
-    ids = torch.arange(PLACES, device=network.device)[None] % network.config.vocab_size
+    places = min(PLACES, max_positions(network) or PLACES)
+    ids = torch.arange(places, device=network.device)[None] % network.config.vocab_size
     other = ids.clone()
     other[0, -1] = 0
     before, after = (

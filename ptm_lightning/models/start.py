@@ -5,8 +5,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from ptm_lightning.data.tokenizer import load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
@@ -14,6 +15,7 @@ from ptm_lightning.models.build import build_network, check_fit, load_network, n
 from ptm_lightning.models.config import build_config
 from ptm_lightning.models.extend import extend_vocabulary
 from ptm_lightning.models.head import HeadLabels
+from ptm_lightning.models.kind import check_backbone
 
 SEQ2SEQ, CAUSAL = "AutoModelForSeq2SeqLM", "AutoModelForCausalLM"
 SHOWN = 8
@@ -62,6 +64,12 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
     if labels is not None:
         labels.write(config)
     return build_network(auto_class, config, start.seed)
+
+
+def backbone_tokenizer(auto_class: str, backbone: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of a pretrained network; one of the wrong kind is refused before its tokenizer is."""
+    check_backbone(auto_class, backbone)
+    return load_tokenizer(backbone)
 
 
 def encodes(start: Start) -> bool:

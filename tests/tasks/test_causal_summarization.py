@@ -225,7 +225,7 @@ def test_a_pretrained_network_without_padding(tmp_path: Path):
             {"tokenizer_algorithm": "wordpiece"},
             r"bert: its predictions see later tokens; .* gpt2, llama or qwen3, or an encoder-decoder, such as bart",
         ),
-        ({"architecture": "vit"}, {}, r"--model.architecture vit: .*has no ModelForCausalLM of it, known: .*gpt2"),
+        ({"architecture": "vit"}, {}, r"--model.architecture vit: .*has no ModelForCausalLM of vit; take .*gpt2"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(tmp_path: Path, task: dict[str, Any], data: dict[str, Any], message: str):

@@ -1,0 +1,74 @@
+"""Which architectures have the network that a task needs."""
+
+from pathlib import Path
+
+import transformers
+from transformers import AutoConfig, PreTrainedConfig
+
+from ptm_lightning.errors import UserError
+
+CONVERT = (
+    "its weights are pickle, which can run code, and no safetensors; if you trust it, convert it once with "
+    "transformers: AutoModelForPreTraining.from_pretrained(NAME, use_safetensors=False).save_pretrained(FOLDER)"
+)
+CAUSAL = ("gpt2", "llama", "qwen3", "opt")
+OTHERS = ("bert", "roberta", "albert", "distilbert", "t5", "bart", "mbart", "marian")
+"""Architectures for text that are named: transformers' lists begin with those for speech and pictures."""
+NAMED = 4
+
+
+def check_kind(auto_class: str, config: PreTrainedConfig, flag: str) -> None:
+    """Refuses an architecture that has no such network.
+
+    Args:
+        auto_class: "AutoModelForMaskedLM" or another of transformers' auto classes.
+        config: Of the architecture.
+        flag: What the user has said, such as "--model.architecture gpt2".
+
+    Raises:
+        UserError: It has none; those that have one are named.
+    """
+    classes = getattr(transformers, auto_class)._model_mapping
+    if type(config) in classes:
+        return
+    known = {known.model_type for known in classes}
+    named = [name for name in (CAUSAL if "Causal" in auto_class else OTHERS) if name in known][:NAMED]
+    more = f" or another of {len(known)}" if len(known) > len(named) else ""
+    raise UserError(
+        f"{flag}: transformers has no {auto_class.removeprefix('Auto')} of {config.model_type}; "
+        f"take {', '.join(named)}{more}"
+    )
+
+
+def check_backbone(auto_class: str, name: str) -> None:
+    """Refuses a pretrained network of the wrong kind, before anything else of it is read.
+
+    Args:
+        auto_class: What the task needs.
+        name: A folder, or a name on the hub. What can't be read is left to those who read more of it.
+
+    Raises:
+        UserError: It has another kind of network.
+    """
+    check_folder(name)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError):
+        return
+    check_kind(auto_class, config, f"--model.backbone {name}")
+
+
+def check_folder(name: str) -> None:
+    """Refuses, in one clear message, what the hub client would report as a failed download."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if folder.exists():
+            raise UserError(f"--model.backbone {name}: is a file; give the folder that holds config.json")
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise UserError(f"--model.backbone {name}: no such folder")
+        return
+    if not (folder / "config.json").is_file():
+        raise UserError(f"--model.backbone {name}: the folder has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        problem = CONVERT if any(folder.glob("*.bin")) else "the folder has no *.safetensors weights"
+        raise UserError(f"--model.backbone {name}: {problem}")
