@@ -135,7 +135,10 @@ def build_stores(
                 spool.seek(0)
                 held_out = (json.loads(line) for line in spool)
                 compare = partial / "train" / "sentences.bin"
-                none = f"--data.validation: a share of {validation_share:g} of {flag} is no document; give a source"
+                none = (
+                    f"--data.validation: a share of {validation_share:g} of {flag} is no document; give a source, "
+                    "or divide the text into documents (--data.split_text blank_line or line)"
+                )
                 write_store(held_out, tokenizer, partial / "validation", compare, splitter, on_progress, none)
         os.remove(partial / "held_out.jsonl")
 

@@ -50,6 +50,7 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
         if start.overrides:
             say("--model.overrides: not used, for the backbone has a config of its own")
         network = load_network(auto_class, start.backbone, start.seed, labels)
+        _begin_decoder(network)
         _extend(network, link)
         return network
     special_ids: Mapping[str, int | None] = link.special_ids
@@ -102,6 +103,15 @@ def meet_data(network: PreTrainedModel, auto_class: str, link: Link, data: Link)
             "--data.tokenizer: the model was trained with another; leave the flag out to use the model's own"
         )
     return replace(link, provenance=data.provenance, max_length=data.max_length, parts=data.parts)
+
+
+def _begin_decoder(network: PreTrainedModel) -> None:
+    """Says how a decoder begins where its config doesn't, such as a T5's that isn't from the hub."""
+    config: Any = network.config
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        settings: Any = network.generation_config
+        told = settings.decoder_start_token_id
+        config.decoder_start_token_id = config.pad_token_id if told is None else told
 
 
 def _extend(network: PreTrainedModel, link: Link) -> None:
