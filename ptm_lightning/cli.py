@@ -11,13 +11,14 @@ from lightning.pytorch import Callback
 
 from ptm_lightning.check import check
 from ptm_lightning.checkpoint import best, newest_valid
-from ptm_lightning.commandline import WITHOUT_SETTINGS, CommandLine, own_flags, parse
+from ptm_lightning.commandline import CommandLine, parse
 from ptm_lightning.compare import compare
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError, suggest
 from ptm_lightning.export import export
 from ptm_lightning.files import disk_is_full
 from ptm_lightning.fitting import RUNS, layers_of
+from ptm_lightning.flags import WITHOUT_SETTINGS, own_flags
 from ptm_lightning.inspection import print_batches
 from ptm_lightning.log import say, set_up_logging
 from ptm_lightning.manual import first_line, print_help

@@ -1,11 +1,11 @@
-"""Two passes over the command line: our own flags and the task's name; then LightningCLI with concrete classes."""
+"""The second pass over the command line: LightningCLI with concrete classes, which the first pass has found."""
 
 import argparse
 import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError, readable, suggest
+from ptm_lightning.flags import token_number
 from ptm_lightning.log import say
 from ptm_lightning.plugins import find_class
 from ptm_lightning.presets import CLASS, Layer, fill_in, merge, put_back, take_deep
@@ -20,97 +21,9 @@ from ptm_lightning.task import Task
 
 OWN_KEYS = ("seed", "max_tokens", "max_hours", "init_from")
 """Top-level keys of a configuration that aren't Lightning's."""
-WITHOUT_SETTINGS = ("list", "export", "compare")
-"""Commands that take no settings of classes."""
 SECTIONS = ("model", "data", "trainer")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
-def own_flags(command: str) -> argparse.ArgumentParser:
-    """The flags of a command that aren't a class's arguments."""
-    parser = _Parser(
-        prog=f"ptm_lightning {command}",
-        add_help=False,
-        allow_abbrev=False,
-        usage=argparse.SUPPRESS,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
-    )
-    add = parser.add_argument
-    add("-h", "--help", action="store_true", help="show this help")
-    add(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="FILE_OR_MODULE",
-        help="code of your own with tasks or callbacks (it is run); repeatable",
-    )
-    parser.set_defaults(config=[], model=None, data=None, run_dir=None, seed=None, seeds=None)
-    if command == "compare":
-        add("runs", nargs="*", metavar="RUN", help="run folders; one with several seeds counts as one run")
-        add("--split", choices=("val", "test"), help="compare this one only (default: both)")
-    if command not in WITHOUT_SETTINGS:
-        _add_settings(parser)
-    if command == "fit":
-        _add_fit(parser)
-    if command in ("validate", "test", "predict", "export"):
-        add("--run_dir", metavar="DIR", help="the run (default: the newest one)")
-        add("--checkpoint", default="best", metavar="best|last|FILE", help="which one of the run (default: best)")
-    if command == "predict":
-        add("--text", action="append", metavar="TEXT", help="a text to predict for; repeatable")
-        add("--output", metavar="FILE", help="where to write JSON lines (.json: {id: prediction}; default: the screen)")
-    if command == "export":
-        add("--output", metavar="DIR", help="the folder to make (default: model in the run folder)")
-        add("--auxiliary", action="store_true", help="write networks that only training needs too, such as a generator")
-        add("--adapter", action="store_true", help="write the adapters (LoRA) beside the merged model, too")
-    return parser
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--config",
-        action="append",
-        metavar="NAME_OR_PATH",
-        help="a preset or a YAML file; repeatable, later ones win",
-    )
-    add("--model", metavar="CLASS", help="the task, such as MaskedLM; its data module follows")
-    add("--data", metavar="CLASS", help="another data module than the task's own")
-    add("--seed", type=int, metavar="N", help="of weights, dropout, data order and noise")
-
-
-def _add_fit(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--run_dir", metavar="DIR", help="where everything of the run lies (default: runs/PRESET/TIME)")
-    add(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="DIR",
-        help="go on where a run stopped (default: the newest unfinished one)",
-    )
-    add(
-        "--init_from",
-        metavar="WHAT",
-        help="start from the network, weights and tokenizer of another run (its best checkpoint), of a checkpoint "
-        "file, of a transformers folder, or of a model on the hub",
-    )
-    add("--seeds", type=int, nargs="+", metavar="N", help="a run for each of so many seeds, or of the seeds named here")
-    add("--max_tokens", type=_number, metavar="N", help="end after this many tokens (20e6)")
-    add(
-        "--max_hours",
-        type=float,
-        metavar="HOURS",
-        help="end after this time; turned into steps once the speed is known",
-    )
-    add("--dry_run", action="store_true", help="check everything, say what would be done, and stop")
-
-
-def _number(text: str) -> int:
-    return int(float(text.replace("_", "")))
+REPEATABLE = ("--trainer.callbacks", "--trainer.logger")
+"""Flags that add one class after the other, each with its settings behind it."""
 
 
 def join_values(arguments: Sequence[str], lists: set[str]) -> list[str]:
@@ -124,6 +37,7 @@ def join_values(arguments: Sequence[str], lists: set[str]) -> list[str]:
         Arguments in the form `--flag=value`.
     """
     joined: list[str] = []
+    given: set[str] = set()
     index = 0
     while index < len(arguments):
         flag, equals, value = arguments[index].partition("=")
@@ -137,6 +51,9 @@ def join_values(arguments: Sequence[str], lists: set[str]) -> list[str]:
         if not values:
             raise UserError(f"{flag}: give a value")
         is_list = len(values) > 1 or (flag in lists and not values[0].startswith("["))
+        if flag in given and not flag.startswith(REPEATABLE):
+            raise UserError(f"{flag}: is given twice; {'name all values after one' if is_list else 'leave one out'}")
+        given.add(flag)
         joined.append(f"{flag}={json.dumps(values) if is_list else values[0]}")
     return joined
 
@@ -282,7 +199,7 @@ def parse(
     ours = {key: template.pop(key, None) for key in OWN_KEYS}
     ours |= {key: value for key in OWN_KEYS if (value := getattr(own, key, None)) is not None}
     if isinstance(ours["max_tokens"], str):  # to YAML, 20e6 is a text
-        ours["max_tokens"] = _number(ours["max_tokens"])
+        ours["max_tokens"] = token_number(ours["max_tokens"])
     config = fill_in(template, {"run_dir": run_dir, **ours})
     if ours["seed"] is not None:
         config.setdefault("model", {})["seed"] = config.setdefault("data", {})["seed"] = ours["seed"]

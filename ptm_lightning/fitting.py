@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ptm_lightning.checkpoint import newest_valid, step_files
@@ -23,7 +24,6 @@ from ptm_lightning.run import (
     RunLock,
     RunState,
     State,
-    differences,
     environment,
     new_run_dir,
     newest_unfinished,
@@ -138,6 +138,7 @@ def run_folder(own: argparse.Namespace) -> Path:
 
 def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[str, Any] | None) -> int:
     stored_environment = (stored or {}).pop("environment", {})
+    _take_threads(stored_environment)
     line, config = parse(layers_of(own, stored), own, rest, str(folder))
     if config.get("init_from"):
         _refuse_another_network(rest)
@@ -155,8 +156,6 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
         start_run(task, config["init_from"])
     config["model"] |= {name: getattr(task, name) for name in NETWORK}
     now = environment(trainer.precision, trainer.world_size) | {"kernels": kernels}
-    if changed := differences(stored_environment, now) if stored_environment else []:
-        say(f"continues, not bit-identical: {'; '.join(changed)}")
     state: RunState = read_state(folder) or {"preset": preset_of(own), "task": type(task).__name__}
     if own.dry_run:
         trainer.callbacks.append(_StopBeforeTraining())  # type: ignore[attr-defined]
@@ -191,6 +190,12 @@ def _refuse_another_network(rest: Sequence[str]) -> None:
     network = tuple(f"--model.{name}" for name in NETWORK)
     if flag := next((flag for flag in rest if flag.startswith(network)), None):
         raise UserError(f"{flag.partition('=')[0]}: --init_from brings its own network; leave one of them out")
+
+
+def _take_threads(stored: Mapping[str, Any]) -> None:
+    """As many threads as the run began with, which its bits depend on; unless the user says how many."""
+    if "threads" in stored and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(stored["threads"])
 
 
 def _prepare_kernels(matmul: Any) -> dict[str, str]:

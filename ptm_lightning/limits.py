@@ -30,6 +30,8 @@ def check_trainer(trainer: Trainer) -> None:
 
 def _problems(trainer: Any) -> Iterator[str]:
     callbacks, limit, accumulate = trainer.callbacks, trainer.limit_train_batches, trainer.accumulate_grad_batches
+    if accumulate < 1:
+        yield f"accumulate_grad_batches {accumulate}: give 1 or more"
     if trainer.overfit_batches:
         yield (
             f"overfit_batches {trainer.overfit_batches}: every step has its own batch; "

@@ -12,7 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from docstring_parser import parse_from_object
 from lightning.pytorch import Trainer
 
-from ptm_lightning.commandline import OWN_KEYS, WITHOUT_SETTINGS, check_keys, choose_classes, own_flags
+from ptm_lightning.commandline import OWN_KEYS, check_keys, choose_classes
+from ptm_lightning.flags import WITHOUT_SETTINGS, own_flags
 from ptm_lightning.presets import Layer, merge
 
 TRAINER_FLAGS = (

@@ -86,6 +86,9 @@ class Recipe(Protocol):
     """What a task says of its optimizer."""
 
     optimizer: OptimizerName
+    learning_rate: float | None
+    warmup: float
+    ema: float | None
     weight_decay: float
     betas: tuple[float, float]
     eps: float
@@ -103,7 +106,14 @@ def build_optimizer(recipe: Recipe, module: nn.Module, rate: Callable[[str], flo
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Refuses settings that the optimizer would ignore."""
+    """Refuses settings that make no sense, and those that the optimizer would ignore."""
+    if recipe.learning_rate is not None and recipe.learning_rate <= 0:
+        raise UserError(f"--model.learning_rate {recipe.learning_rate}: give a number above 0, such as 1e-4")
+    if recipe.ema is not None and not 0 <= recipe.ema < 1:
+        raise UserError(f"--model.ema {recipe.ema}: give a decay of at least 0 and below 1, such as 0.999")
+    for name in ("warmup", "weight_decay"):
+        if getattr(recipe, name) < 0:
+            raise UserError(f"--model.{name} {getattr(recipe, name)}: give 0 or more")
     for name in ("betas", "eps"):
         if recipe.optimizer != "adamw" and getattr(recipe, name) != getattr(type(recipe), name):
             raise UserError(f"--model.{name}: is AdamW's, {recipe.optimizer} has none; give --model.optimizer adamw")

@@ -52,8 +52,8 @@ def _import(name: str) -> None:
     except UserError:
         raise
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        line = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+        line = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames[1:] else ""  # the first one is this function
         text = str(error)
         if isinstance(error, SyntaxError) and error.filename:
             line, text = f"{error.filename}:{error.lineno}: ", error.msg

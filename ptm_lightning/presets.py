@@ -52,7 +52,10 @@ def read_layer(name_or_path: str) -> Layer:
         path = Path(name_or_path)
         if not path.is_file():
             raise UserError(f"--config {name_or_path}: no such file")
-        return parse_layer(name_or_path, path.read_text(encoding="utf-8"))
+        try:
+            return parse_layer(name_or_path, path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--config {name_or_path}: can't be read as text ({error})") from error
     if name_or_path not in BELOW.union(preset_names()):
         raise UserError(f"--config {name_or_path}: no such preset; {suggest(name_or_path, preset_names())}")
     text = resources.files("ptm_lightning.configs").joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -282,6 +283,7 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -289,6 +291,7 @@ def _version(package: str) -> str:
         return "none"
 
 
+@cache
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

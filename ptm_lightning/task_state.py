@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from ptm_lightning.checkpoint import FORMAT
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
+from ptm_lightning.run import differences, environment
 
 if TYPE_CHECKING:
     from ptm_lightning.task import Task
@@ -23,6 +24,7 @@ def state_of(task: "Task") -> dict[str, Any]:
         "total_steps": task.total_steps,
         "tokens_seen": task.tokens_seen,
         "running_sums": sums.state(),
+        "environment": environment(trainer.precision, trainer.world_size) if trainer is not None else {},
     }
 
 
@@ -34,6 +36,10 @@ def take_state(task: "Task", state: dict[str, Any]) -> None:
     if trainer is None or trainer.is_global_zero:  # the first process has the sums of all
         task.running_sums.restore(state["running_sums"], task.device)
     task.configure_model()
-    going_on = trainer is not None and trainer.state.fn == "fit"
-    if going_on and task.schedule != "constant" and state["total_steps"] != task.total_steps:
+    if trainer is None or trainer.state.fn != "fit":
+        return
+    then, now = state.get("environment"), environment(trainer.precision, trainer.world_size)
+    if then and (changed := differences(then, now)):
+        say(f"continues, not bit-identical: {'; '.join(changed)}")
+    if task.schedule != "constant" and state["total_steps"] != task.total_steps:
         say(f"the schedule now ends at step {task.total_steps}, before it was {state['total_steps']}")

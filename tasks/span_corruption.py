@@ -161,7 +161,7 @@ class SpanCorruptionData(TextData):
         for text, ids in zip(texts, rows, strict=True):
             if not set(self.sentinels.tolist()) & set(ids):
                 first = self.hf_tokenizer.convert_ids_to_tokens(int(self.sentinels[0]))
-                raise UserError(f"--data.predict: text {text.id} has no {first} to fill: {text.text[:60]!r}")
+                raise UserError(f"--text or --data.predict: text {text.id} has no {first} to fill: {text.text[:60]!r}")
         framed = [[*self.frame.before, *ids, *self.frame.after] for ids in rows]
         return prompt_batch(framed, texts, self.pad_id)
 

@@ -108,7 +108,7 @@ def test_what_was_predicted_before_an_error_is_kept_aside(trained: Path, here: P
     assert predict(trained, "--data.predict=in.txt", "--data.batch_size=1", "--output=out.jsonl") == 2
     screen = capfd.readouterr().err.splitlines()
     assert "the first 2 predictions are in out.jsonl.partial; the same command goes on behind them" in screen
-    assert screen[-1] == "error: --data.predict: text 2 has no [MASK] to fill: 'no mask'"
+    assert screen[-1] == "error: --text or --data.predict: text 2 has no [MASK] to fill: 'no mask'"
     assert len(rows(here / "out.jsonl.partial")) == 2
     assert (here / "out.jsonl").read_text() == "old\n"
 

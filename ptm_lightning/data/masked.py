@@ -173,7 +173,9 @@ class MaskedText(TextData, ABC):
         mask_token, mask_id = self.hf_tokenizer.mask_token, self.hf_tokenizer.mask_token_id
         for text in texts:
             if mask_token not in text.text:
-                raise UserError(f"--data.predict: text {text.id} has no {mask_token} to fill: {text.text[:60]!r}")
+                raise UserError(
+                    f"--text or --data.predict: text {text.id} has no {mask_token} to fill: {text.text[:60]!r}"
+                )
         batch = text_batch(texts, self.hf_tokenizer, self.max_length)
         batch["target_index"] = torch.nonzero(batch["input_ids"].flatten() == mask_id).squeeze(1)
         return batch

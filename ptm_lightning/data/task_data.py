@@ -15,6 +15,7 @@ from ptm_lightning.data.corpus import Corpus
 from ptm_lightning.data.corpus_text import CorpusSettings
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.loader import Batches, Share, StepBatches, StepLoader, data_loader, sum_over_processes
+from ptm_lightning.data.numbers import check_numbers
 from ptm_lightning.data.plan import Plan, StepPlan
 from ptm_lightning.data.predict import PREDICT_ROWS, Done, PredictLoader, Text, predict_texts
 from ptm_lightning.data.show import show_row
@@ -92,10 +93,7 @@ class TaskData(LightningDataModule):
             if self.batch_size is None:
                 raise UserError("--data.batch_tokens or --data.batch_size: give one of them")
             self.batch_tokens = None
-        if self.weights is not None and len(self.weights) != len(self.train):
-            raise UserError(
-                f"--data.weights: {len(self.weights)} for {len(self.train)} sources of --data.train; give each one"
-            )
+        check_numbers(self)
 
     # What a subclass says
 

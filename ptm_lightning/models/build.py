@@ -4,7 +4,6 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from transformers.initialization import no_init_weights
 from ptm_lightning.errors import UserError
 from ptm_lightning.models.config import build_config, first_line, position_offset
 from ptm_lightning.models.head import HeadLabels, label_names, renew_head
-from ptm_lightning.models.kind import CONVERT, check_folder, check_kind
+from ptm_lightning.models.kind import check_folder, check_kind, explain
 from ptm_lightning.models.sizes import check_shapes, dimensions
 
 __all__ = [
@@ -130,7 +129,7 @@ def load_network(auto_class: str, name: str, seed: int = 0, labels: HeadLabels |
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(_explain(name, auto_class, error)) from error
+        raise UserError(explain(name, auto_class, error)) from error
     missing = sorted(report["missing_keys"] | {key for key, *_ in report["mismatched_keys"]})
     if labels is not None and other and other != list(labels.names):
         renew_head(network, _from_config(auto_class, config, seed))
@@ -231,18 +230,6 @@ def _harmless(config: Mapping[str, Any]) -> dict[str, Any]:
     if refused:
         log.warning("keys of the config that name code are dropped: %s", ", ".join(refused))
     return {name: value for name, value in config.items() if name not in refused}
-
-
-def _explain(name: str, auto_class: str, error: Exception) -> str:
-    """One message for the ways in which loading fails."""
-    if Path(name).expanduser().is_dir():
-        return f"--model.backbone {name}: can't be loaded as {auto_class}: {first_line(error)}"
-    if "safetensors" in str(error):
-        return f"--model.backbone {name}: {CONVERT}"
-    return (
-        f"--model.backbone {name}: no such folder, and no such model on the hub, or no network; "
-        f"give a folder with config.json and model.safetensors ({first_line(error)})"
-    )
 
 
 @contextmanager

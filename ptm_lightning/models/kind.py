@@ -6,6 +6,7 @@ import transformers
 from transformers import AutoConfig, PreTrainedConfig
 
 from ptm_lightning.errors import UserError
+from ptm_lightning.models.config import first_line
 
 CONVERT = (
     "its weights are pickle, which can run code, and no safetensors; if you trust it, convert it once with "
@@ -41,20 +42,20 @@ def check_kind(auto_class: str, config: PreTrainedConfig, flag: str) -> None:
 
 
 def check_backbone(auto_class: str, name: str) -> None:
-    """Refuses a pretrained network of the wrong kind, before anything else of it is read.
+    """Refuses a pretrained network of the wrong kind, before its tokenizer is read.
 
     Args:
         auto_class: What the task needs.
-        name: A folder, or a name on the hub. What can't be read is left to those who read more of it.
+        name: A folder, or a name on the hub.
 
     Raises:
-        UserError: It has another kind of network.
+        UserError: It has another kind of network, or can't be read.
     """
     check_folder(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError):
-        return
+    except (OSError, ValueError) as error:
+        raise UserError(explain(name, auto_class, error)) from error
     check_kind(auto_class, config, f"--model.backbone {name}")
 
 
@@ -72,3 +73,15 @@ def check_folder(name: str) -> None:
     if not any(folder.glob("*.safetensors")):
         problem = CONVERT if any(folder.glob("*.bin")) else "the folder has no *.safetensors weights"
         raise UserError(f"--model.backbone {name}: {problem}")
+
+
+def explain(name: str, auto_class: str, error: Exception) -> str:
+    """One message for the ways in which loading fails."""
+    if Path(name).expanduser().is_dir():
+        return f"--model.backbone {name}: can't be loaded as {auto_class}: {first_line(error)}"
+    if "safetensors" in str(error):
+        return f"--model.backbone {name}: {CONVERT}"
+    return (
+        f"--model.backbone {name}: no such folder, and no such model on the hub, or no network; "
+        f"give a folder with config.json and model.safetensors ({first_line(error)})"
+    )
