@@ -27,8 +27,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from wandb.proto import wandb_internal_pb2
 
+from ptm_lightning.__main__ import main
 from ptm_lightning.figures import Curves
 from ptm_lightning.plots import draw
+from ptm_lightning.testing_case import tiny
 
 STEP = "trainer/global_step"
 
@@ -457,3 +459,30 @@ def test_an_image_is_a_file_of_the_run(tmp_path: Path) -> None:
     assert (row[STEP], row["val/one"]["_type"]) == (5, "image-file")
     [kept] = tmp_path.rglob(f"media/images/**/{Path(row['val/one']['path']).name}")
     assert kept.read_bytes() == (tmp_path / "one.png").read_bytes()
+
+
+@pytest.mark.usefixtures("fresh_wandb")
+def test_a_real_run_is_recorded_and_goes_on(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--model.overrides", json.dumps(tiny("bert")), "--data.vocab_size=600", "--data.max_length=32"]
+    often = ["--trainer.log_every_n_steps=2", "--trainer.accelerator=cpu", "--trainer.max_steps=6"]
+    command = ["fit", "--config=mlm", "--config=wandb", f"--data.train={corpus}", "--run_dir=run", *small, *often]
+    assert main(command) == 0
+    wandb.teardown()
+    rows = history(Path("run"))
+    assert [row[STEP] for row in rows] == sorted(row[STEP] for row in rows)
+    logged = {"tokens", "train/loss", "train/learning_rate", "train/gradient_norm", "val/loss"}
+    assert logged | {"speed/tokens_per_second"} <= {name for row in rows for name in row}
+    tables = [a for a in records(Path("run"), "artifact") if a.type == "run_table"]
+    masked = json.loads(Path(tables[-1].manifest.contents[0].local_path).read_text())
+    assert masked["columns"] == ["text", "targets", "guesses", "loss"]
+    assert "[MASK]" in masked["data"][0][0]
+    [*_, model] = [a for a in records(Path("run"), "artifact") if a.type == "model"]
+    assert {"best", "latest"} == set(model.aliases)
+    assert config(Path("run"))["model"]["seed"] == 0
+
+    assert main(["fit", "--resume=run", "--trainer.max_steps=10"]) == 0
+    wandb.teardown()
+    assert len({record.run_id for record in records(Path("run"), "run")}) == 1
+    steps = [row[STEP] for row in history(Path("run")) if "train/loss" in row]
+    assert steps == [2, 4, 6, 8, 10]
