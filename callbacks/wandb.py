@@ -197,6 +197,7 @@ class Wandb(Logger):
     def _init(self, mode: Any) -> "Run":
         import wandb
 
+        shown: dict[str, Any] = {"silent": True} if mode == "offline" else {"quiet": True}  # we say how to send it
         run = wandb.init(
             project=self._project,
             name=self._title,
@@ -205,7 +206,7 @@ class Wandb(Logger):
             resume="allow",
             mode=mode,
             reinit="finish_previous",
-            settings=wandb.Settings(init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, quiet=True),
+            settings=wandb.Settings(init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, **shown),
         )
         run.config.update(self._config, allow_val_change=True)  # type: ignore[no-untyped-call]
         for axis in (STEP, "tokens"):

@@ -462,13 +462,18 @@ def test_an_image_is_a_file_of_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("fresh_wandb")
-def test_a_real_run_is_recorded_and_goes_on(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_run_is_recorded_and_goes_on(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     small = ["--model.overrides", json.dumps(tiny("bert")), "--data.vocab_size=600", "--data.max_length=32"]
     often = ["--trainer.log_every_n_steps=2", "--trainer.accelerator=cpu", "--trainer.max_steps=6"]
     command = ["fit", "--config=mlm", "--config=wandb", f"--data.train={corpus}", "--run_dir=run", *small, *often]
     assert main(command) == 0
     wandb.teardown()
+    screen = capfd.readouterr()
+    assert "wandb" not in screen.out.rpartition("next:")[2]
+    assert screen.err.count("wandb sync") == 1
     rows = history(Path("run"))
     assert [row[STEP] for row in rows] == sorted(row[STEP] for row in rows)
     logged = {"tokens", "train/loss", "train/learning_rate", "train/gradient_norm", "val/loss"}
