@@ -51,8 +51,8 @@ def join_values(arguments: Sequence[str], lists: set[str]) -> list[str]:
         if not values:
             raise UserError(f"{flag}: give a value")
         is_list = len(values) > 1 or (flag in lists and not values[0].startswith("["))
-        if flag in given and not flag.startswith(REPEATABLE):
-            raise UserError(f"{flag}: is given twice; {'name all values after one' if is_list else 'leave one out'}")
+        if is_list and flag in given and not flag.startswith(REPEATABLE):  # of single values, the last one wins
+            raise UserError(f"{flag}: is given twice; name all values after one")
         given.add(flag)
         joined.append(f"{flag}={json.dumps(values) if is_list else values[0]}")
     return joined

@@ -342,7 +342,6 @@ MISTAKES = [
         ["fit", "--data.train", "some.txt", "--data.train", "latin.txt"],
         "error: --data.train: is given twice; name all values after one",
     ),
-    (["fit", "--model.size", "tiny", "--model.size=mini"], "error: --model.size: is given twice; leave one out"),
     (
         ["fit", "--max_hours", "0"],
         "error: argument --max_hours: 0 is no number above 0; give one, such as 0.5",
