@@ -64,7 +64,7 @@ class PairTask(Task, ABC):
         tokenizer = self.tokenizer()
         assert tokenizer is not None
         output = self._output(batch)
-        rows = masked_examples(_at_targets(output).detach(), batch, tokenizer)
+        rows = masked_examples(_at_targets(output).float().detach(), batch, tokenizer)
         pairs = zip(batch["labels"].tolist(), self.pair_logits(output).argmax(dim=-1).tolist(), strict=True)
         return [
             row | {self.pair_term: f"{label}, guessed {guess}"} for row, (label, guess) in zip(rows, pairs, strict=True)
@@ -74,7 +74,7 @@ class PairTask(Task, ABC):
         """The best guesses for each mask token, and the text with the first ones filled in."""
         tokenizer = self.tokenizer()
         assert tokenizer is not None
-        return fill_masks(self.logits_at_targets(batch), batch, tokenizer)
+        return fill_masks(self.logits_at_targets(batch).float(), batch, tokenizer)
 
     def _output(self, batch: Batch) -> Any:
         assert self.network is not None
@@ -84,4 +84,4 @@ class PairTask(Task, ABC):
 
 def _at_targets(output: Any) -> Tensor:
     logits: Tensor = output.prediction_logits
-    return logits.flatten(0, 1).float()
+    return logits.flatten(0, 1)

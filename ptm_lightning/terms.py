@@ -10,6 +10,8 @@ from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 from torch.nn import functional
 
+from ptm_lightning.cross_entropy import summed_cross_entropy
+
 AUROC_LIMIT = 16
 """The largest logit that is told from larger ones."""
 AUROC_FINENESS = 64
@@ -208,7 +210,8 @@ def token_terms(
     """
     targets, count = batch["targets"], batch["counts"][name]
     if training:
-        return {name: Term(functional.cross_entropy(logits, targets, reduction="sum"), count)}
+        return {name: Term(summed_cross_entropy(logits, targets), count)}
+    logits = logits.float()
     losses = functional.cross_entropy(logits, targets, reduction="none")
     terms: dict[str, Term | Ratio] = {
         name: Term(losses.sum(), count),

@@ -194,10 +194,10 @@ class TextGeneration(FineTuning, ABC):
 
     def terms(self, batch: Batch) -> Terms:
         """Cross-entropy of the targets, in nats; in evaluation without label smoothing, and with accuracy."""
-        logits = self.logits_at_targets(batch).float()  # (N, vocabulary)
+        logits = self.logits_at_targets(batch)  # (N, vocabulary)
         if self.training and self.label_smoothing:
             loss = functional.cross_entropy(
-                logits, batch["targets"], reduction="sum", label_smoothing=self.label_smoothing
+                logits.float(), batch["targets"], reduction="sum", label_smoothing=self.label_smoothing
             )
             return {TERM: Term(loss, batch["counts"][TERM])}
         return token_terms(TERM, logits, batch, training=self.training)

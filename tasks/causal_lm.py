@@ -200,7 +200,7 @@ class CausalLM(Task):
 
     def terms(self, batch: Batch) -> Mapping[str, Term | Ratio]:
         """Cross-entropy of the next tokens, in nats; in evaluation also accuracy, bits per byte, and new sentences."""
-        return token_terms("clm", self.logits_at_targets(batch).float(), batch, training=self.training)
+        return token_terms("clm", self.logits_at_targets(batch), batch, training=self.training)
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity of a token."""

@@ -220,8 +220,7 @@ class Denoising(Task):
 
     def terms(self, batch: Batch) -> Terms:
         """Cross-entropy over the whole text, in nats; in evaluation also accuracy and the loss on new sentences."""
-        logits = self.logits_at_targets(batch).float()  # (N, vocabulary)
-        return token_terms("denoising", logits, batch, training=self.training)
+        return token_terms("denoising", self.logits_at_targets(batch), batch, training=self.training)
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity."""

@@ -228,7 +228,7 @@ class PermutationLM(Task):
 
     def terms(self, batch: Batch) -> Mapping[str, Term | Ratio]:
         """Cross-entropy of the targets, in nats; in evaluation also accuracy and the loss on new sentences."""
-        return token_terms("plm", self.logits_at_targets(batch).float(), batch, training=self.training)
+        return token_terms("plm", self.logits_at_targets(batch), batch, training=self.training)
 
     def finish_metrics(self, metrics: dict[str, float], prefix: str) -> dict[str, float]:
         """Adds the perplexity of the targets."""

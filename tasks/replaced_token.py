@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ptm_lightning.cross_entropy import summed_cross_entropy
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.masked import MaskCollate
@@ -163,10 +164,9 @@ class ReplacedTokenDetection(Task):
         """Cross-entropies of both networks, in nats; in evaluation how well replaced tokens are found."""
         guesses, _, replaced, logits = self._run_both(batch)
         targets, counts, real = batch["targets"], batch["counts"], batch["document_ids"] > 0
-        mlm = functional.cross_entropy(guesses, targets, reduction="none")
         rtd = functional.binary_cross_entropy_with_logits(logits, replaced.float(), real.float(), reduction="sum")
         terms: dict[str, Term | Ratio | Auroc] = {
-            "mlm": Term(mlm.sum(), counts["mlm"]),
+            "mlm": Term(summed_cross_entropy(guesses, targets), counts["mlm"]),
             "rtd": Term(rtd, counts["rtd"], self.discriminator_weight),
         }
         if self.training:
@@ -174,7 +174,7 @@ class ReplacedTokenDetection(Task):
         judged = (logits > 0) & real
         hits = (judged & replaced).sum()
         if "fresh" in batch:
-            fresh = batch["fresh"]
+            fresh, mlm = batch["fresh"], functional.cross_entropy(guesses, targets, reduction="none")
             terms["mlm_loss_new_sentences"] = Ratio((mlm * fresh).sum(), fresh.sum())
         return terms | {
             "generator_accuracy": Ratio((guesses.argmax(dim=-1) == targets).sum(), counts["mlm"]),

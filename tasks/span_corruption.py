@@ -186,7 +186,7 @@ class SpanCorruption(Task):
 
     def terms(self, batch: Batch) -> Terms:
         """Cross-entropy at all targets, in nats; in evaluation also what it is without sentinels and ends."""
-        logits = self.logits_at_targets(batch).float()  # (N, vocabulary)
+        logits = self.logits_at_targets(batch)  # (N, vocabulary)
         terms = token_terms("spans", logits, batch, training=self.training)
         if self.training:
             return terms
@@ -196,7 +196,7 @@ class SpanCorruption(Task):
         wrong = (logits.argmax(dim=-1) != targets) & text
         wrong_spans = torch.zeros(len(targets) + 1, device=targets.device).index_add(0, begins.cumsum(0), wrong.float())
         spans = begins.sum()
-        losses = functional.cross_entropy(logits, targets, reduction="none")
+        losses = functional.cross_entropy(logits.float(), targets, reduction="none")
         return terms | {
             "loss_text": Ratio((losses * text).sum(), text.sum()),
             "accuracy_text": Ratio((text & ~wrong).sum(), text.sum()),

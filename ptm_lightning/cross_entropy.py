@@ -1,0 +1,59 @@
+"""Cross-entropy over a large vocabulary, by stretches of rows that fit into a processor's cache."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CPU_STRETCH, STRETCH = 2**18, 2**26
+"""Logits of a stretch, on a CPU and elsewhere."""
+
+
+def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """What `functional.cross_entropy(logits.float(), targets, reduction="sum")` gives, with its gradient.
+
+    That writes the probabilities of all logits, and their gradient twice, in single precision, and each takes as much
+    memory as the logits or twice as much. Here the only such tensor is the gradient, in the logits' own type;
+    what lies between is computed in single precision, a stretch at a time.
+
+    Args:
+        logits: (N, vocabulary) floating point of any precision. They are kept for the backward pass: don't change them.
+        targets: (N,) the right ids; unlike in torch, each counts.
+
+    Returns:
+        (,) the sum in nats, in single precision.
+    """
+    loss: Tensor = _SummedCrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum; kept is the logarithm of each row's normaliser."""
+        losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+        for part in _stretches(logits):
+            chances = torch.log_softmax(logits[part], dim=-1, dtype=torch.float32)
+            losses[part] = -chances.gather(1, targets[part, None])[:, 0]
+        normaliser = losses + logits.gather(1, targets[:, None])[:, 0]
+        ctx.save_for_backward(logits, targets, normaliser)
+        return losses.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None]:
+        """The chances, less 1 at the targets."""
+        logits, targets, normaliser = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        for part in _stretches(logits):
+            chances = torch.sub(logits[part], normaliser[part, None]).exp_()
+            chances.scatter_add_(1, targets[part, None], chances.new_full((len(chances), 1), -1.0))
+            gradient[part] = chances.mul_(outer)
+        return gradient, None
+
+
+def _stretches(logits: Tensor) -> list[slice]:
+    rows, vocabulary = logits.shape
+    step = max(1, (CPU_STRETCH if logits.device.type == "cpu" else STRETCH) // vocabulary)
+    return [slice(begin, begin + step) for begin in range(0, rows, step)]
