@@ -47,9 +47,11 @@ class _SummedCrossEntropy(torch.autograd.Function):
         logits, targets, normaliser = ctx.saved_tensors
         gradient = torch.empty_like(logits)
         for part in _stretches(logits):
-            chances = torch.sub(logits[part], normaliser[part, None]).exp_()
-            chances.scatter_add_(1, targets[part, None], chances.new_full((len(chances), 1), -1.0))
-            gradient[part] = chances.mul_(outer)
+            in_place = gradient[part] if gradient.dtype == torch.float32 else None
+            chances = torch.sub(logits[part], normaliser[part, None], out=in_place).exp_()
+            chances.scatter_add_(1, targets[part, None], chances.new_full((len(chances), 1), -1.0)).mul_(outer)
+            if in_place is None:
+                gradient[part] = chances
         return gradient, None
 
 
