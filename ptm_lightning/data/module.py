@@ -11,6 +11,7 @@ from ptm_lightning.data.layout import LayOut, Layout, lay_out
 from ptm_lightning.data.predict import Text, predict_texts
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.task_data import TaskData
+from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 
 
@@ -28,6 +29,11 @@ class TextData(TaskData):
 
     def lay_out_as(self, layout: Layout) -> LayOut:
         """Makes rows in one of the layouts, at most `max_length` long."""
+        if self.max_length <= (special := len(self.frame.before if layout == "blocks" else self.frame)):
+            raise UserError(
+                f"--data.max_length {self.max_length}: {special} special tokens leave no place for text; "
+                "give more, such as 128"
+            )
         return partial(lay_out, layout=layout, max_length=self.max_length, frame=self.frame)
 
     def sentence_splitter(self) -> str | None:
