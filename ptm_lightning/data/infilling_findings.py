@@ -82,7 +82,7 @@ def infilling_findings(
         ("rows whose special tokens are changed", [row.sides for row in rows if not framed(row.sides.inputs, frame)]),
         ("targets that are not the text", [row.sides for row in rows if row.sides.targets != row.sides.text]),
     ):
-        yield faults(what, excerpts(wrong, tokenizer))
+        yield faults(what, excerpts(wrong, tokenizer), len(rows))
 
 
 def _torn_words(rows: Sequence[PlannedRow], frame: Frame, tokenizer: PreTrainedTokenizerFast) -> Finding:
@@ -153,7 +153,7 @@ def _sentence_orders(rows: Sequence[PlannedRow], frame: Frame, tokenizer: PreTra
         several += len(row.sentences) > 1
         moved += row.order != sorted(row.order)
         asked += 1 - 1 / factorial(min(len(row.sentences), 20))
-    yield faults("sentences torn", torn)
+    yield faults("sentences torn", torn, len(rows))
     if any(len(row.sentences) > 1 for row in rows):
         yield share("rows whose sentences are in another order", asked / several, moved, several)
 

@@ -1,7 +1,6 @@
 """What rows of two segments must keep beside their masks, held against real batches and rows: for `check`."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -28,12 +27,12 @@ def wrong_types(pieces: Pieces, batch: Batch, asked: LayOutPairs) -> list[int]:
     return wrong
 
 
-def short_rows(asked: LayOutPairs) -> Iterator[Finding]:
+def short_rows(asked: LayOutPairs) -> Finding:
     """Whether documents' first rows are shorter than they could be as often as asked for, and the others are filled.
 
     In a share of the documents a length from 2 to all the room is drawn, at which no more sentences are added. So it
     depends on where sentences end whether a row is seen to be shorter. Documents that never fill a row, or always do,
-    say nothing; where there are no others there is no finding.
+    say nothing; where there are no others, it isn't visible.
     """
     offsets, room = asked.store.offsets, asked.room
     some = np.arange(0, len(asked.store), -(-len(asked.store) // DOCUMENTS))
@@ -49,8 +48,8 @@ def short_rows(asked: LayOutPairs) -> Iterator[Finding]:
         count += 1
         expected += asked.short_share * (ends[shorter - 1] - 1) / (room - 1)
         short += first_rows[number] < room
-    if count:
-        yield share("rows that could be longer", expected / count, short, count)
+    what = "rows that could be longer"
+    return share(what, expected / count, short, count) if count else Finding(what, "", "not visible")
 
 
 def _first_rows(pieces: Pieces, start: Ints, end: Ints) -> dict[int, int]:

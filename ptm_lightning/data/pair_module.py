@@ -133,7 +133,7 @@ class PairText(MaskedText, ABC):
         yield faults("pairs whose label is not true", wrong, len(labels))
         yield share(f"pairs that are {self.label_names[1]!r}", 0.5, int(labels.sum()), len(labels))
         yield faults("pairs whose token types don't tell them apart", types, len(labels))
-        yield from short_rows(asked)
+        yield short_rows(asked)
 
     def _show_types(self, batch: Batch, row: int) -> str:
         tokens = self.hf_tokenizer.convert_ids_to_tokens(batch["input_ids"][row].tolist())
