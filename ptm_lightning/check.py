@@ -7,9 +7,11 @@ from itertools import islice
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch, target_width
 from ptm_lightning.data.layout import Pieces
+from ptm_lightning.data.show import show_place
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer import ordinary_ids
 from ptm_lightning.errors import UserError
@@ -46,7 +48,9 @@ def check(task: Task, data: TaskData, trainer: Trainer) -> bool:
     data.setup("fit")
     task.setup("check")
     seen = list(islice(seen_batches(data), BATCHES))
-    findings = [*data.findings(seen), *sight(task, data, [batch for _, batch in seen if "target_index" in batch])]
+    task.eval()
+    batches = [batch for _, batch in seen]
+    findings = [*data.findings(seen), *task.findings(batches), *sight(task, data, batches)]
     if not findings:
         raise UserError(f"check: {type(task).__name__} hides nothing from its targets; inspect shows its batches")
     print_findings(findings)
@@ -62,11 +66,10 @@ def seen_batches(data: TaskData) -> Iterator[tuple[Pieces, Batch]]:
 
 def sight(task: Task, data: TaskData, batches: Sequence[Batch]) -> Iterator[Finding]:
     """Changes what a target may not see, and then all else: its prediction must stay, and then move."""
-    task.eval()
     others = torch.from_numpy(ordinary_ids(data.hf_tokenizer))
     leaks: list[str] = []
     probed = blind = 0
-    for batch in batches[:PROBED]:
+    for batch in [batch for batch in batches if "target_index" in batch][:PROBED]:
         for number, hidden in _most_hidden(task, batch).items():
             before, later = _prediction(task, batch, number), _later_places(batch, number)
             seen = _prediction(task, _changed(batch, ~hidden, ~later, others), number)
@@ -74,8 +77,8 @@ def sight(task: Task, data: TaskData, batches: Sequence[Batch]) -> Iterator[Find
             probed += 1
             blind += _difference(seen, before) <= UNSEEN
             if (change := _difference(unseen, before)) > UNSEEN:
-                place = int(batch["target_index"][number])
-                leaks.append(f"the prediction at place {place} moves by {change:.1e} when what it may not see changes")
+                place = _show_target(batch, number, data.hf_tokenizer)
+                leaks.append(f"the prediction at {place} moves by {change:.1e} when what it may not see changes")
     if blind:
         leaks.append(f"{blind} predictions don't depend on the text at all")
     if probed:
@@ -91,6 +94,8 @@ def _most_hidden(task: Task, batch: Batch) -> dict[int, Tensor]:
         By the number of the target, what is hidden (R, T). None if nothing is hidden.
     """
     count, width = len(batch["target_index"]), target_width(batch)
+    if not count:
+        return {}
     tried = {number: task.hidden_from(batch, number) for number in range(0, count, -(-count // CANDIDATES))}
 
     def in_its_row(number: int, *, before: bool) -> int:
@@ -99,6 +104,12 @@ def _most_hidden(task: Task, batch: Batch) -> dict[int, Tensor]:
 
     most = (max(tried, key=partial(in_its_row, before=before)) for before in (False, True))
     return {number: tried[number] for number in most if tried[number].any()}
+
+
+def _show_target(batch: Batch, number: int, tokenizer: PreTrainedTokenizerFast) -> str:
+    """The place that says the batch's nth target, in words: in the decoder's rows, where there is one."""
+    rows = batch["decoder_input_ids"] if "decoder_input_ids" in batch else batch["input_ids"]
+    return show_place(rows, int(batch["target_index"][number]), tokenizer)
 
 
 def _prediction(task: Task, batch: Batch, number: int) -> Tensor:
@@ -136,8 +147,9 @@ def _changed(batch: Batch, where: Tensor, later: Tensor, others: Tensor) -> Batc
 
 def print_findings(findings: Iterable[Finding]) -> None:
     """One line for each, and below it what is wrong."""
-    print(f"{'':<7}{'':<46}{'asked':>12}{'found':>12}")
+    print(f"{'':<7}{'':<46}{'asked':>12}{'found':>12}{'allowed':>12}")
     for finding in findings:
-        print(f"{'FAILED' if finding.wrong else 'ok':<7}{finding.what:<46}{finding.asked:>12}{finding.found:>12}")
+        mark, allowed = "FAILED" if finding.wrong else "ok", f"±{finding.allowed}" if finding.allowed else ""
+        print(f"{mark:<7}{finding.what:<46}{finding.asked:>12}{finding.found:>12}{allowed:>12}".rstrip())
         if finding.wrong:
             print(f"{'':<7}{finding.wrong}")

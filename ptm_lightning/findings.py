@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import NamedTuple
 
+NOTHING = "nothing to count"
 SIGMAS = 5.0
 """A share may be so many standard deviations off: chance does that once in two million."""
 
@@ -16,6 +17,8 @@ class Finding(NamedTuple):
     found: str
     wrong: str = ""
     """What is wrong, with an example; empty if nothing is."""
+    allowed: str = ""
+    """How far what was found may be off; empty where it may not, and where it doesn't matter."""
 
 
 def share(what: str, asked: float, hits: int, count: int) -> Finding:
@@ -25,13 +28,15 @@ def share(what: str, asked: float, hits: int, count: int) -> Finding:
         what: What is counted.
         asked: The share that it should have, in [0, 1].
         hits: How many there are.
-        count: Of how many; decisions that don't depend on each other.
+        count: Of how many; decisions that don't depend on each other. None is a failure.
     """
-    found = hits / max(1, count)
-    allowed = SIGMAS * sqrt(max(asked * (1 - asked), 1 / max(1, count)) / max(1, count))
+    if not count:
+        return Finding(what, f"{asked:.2%}", "", NOTHING)
+    found = hits / count
+    allowed = SIGMAS * sqrt(max(asked * (1 - asked), 1 / count) / count)
     off = f"{hits:,} of {count:,}; chance explains a difference of {allowed:.2%}"
     wrong = off if abs(found - asked) > allowed else ""
-    return Finding(what, f"{asked:.2%}", f"{found:.2%}", wrong)
+    return Finding(what, f"{asked:.2%}", f"{found:.2%}", wrong, f"{allowed:.2%}")
 
 
 def mean(what: str, asked: float, total: float, count: int, deviation: float) -> Finding:
@@ -41,20 +46,24 @@ def mean(what: str, asked: float, total: float, count: int, deviation: float) ->
         what: What is measured.
         asked: The mean that it should have.
         total: The sum over all cases.
-        count: How many cases there are; they don't depend on each other.
+        count: How many cases there are; they don't depend on each other. None is a failure.
         deviation: At most the standard deviation of one case.
     """
-    found = total / max(1, count)
-    allowed = SIGMAS * deviation / sqrt(max(1, count))
+    if not count:
+        return Finding(what, f"{asked:.2f}", "", NOTHING)
+    found = total / count
+    allowed = SIGMAS * deviation / sqrt(count)
     wrong = f"{count:,} cases; chance explains a difference of {allowed:.2f}" if abs(found - asked) > allowed else ""
-    return Finding(what, f"{asked:.2f}", f"{found:.2f}", wrong)
+    return Finding(what, f"{asked:.2f}", f"{found:.2f}", wrong, f"{allowed:.2f}")
 
 
-def faults(what: str, examples: Sequence[str]) -> Finding:
+def faults(what: str, examples: Sequence[str], among: int | None = None) -> Finding:
     """Something that must not be at all.
 
     Args:
         what: What is counted.
         examples: One for each case.
+        among: How many could be one, if that is known. None of them is a failure.
     """
-    return Finding(what, "0", f"{len(examples):,}", examples[0] if examples else "")
+    wrong = NOTHING if among == 0 else ""
+    return Finding(what, "0", f"{len(examples):,}", examples[0] if examples else wrong)

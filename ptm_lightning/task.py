@@ -18,6 +18,7 @@ from ptm_lightning.data.predict import Window
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Evaluation, Record
 from ptm_lightning.figures import Figure
+from ptm_lightning.findings import Finding
 from ptm_lightning.limits import averaged_batches, check_trainer, micro_batch, sync_buffers
 from ptm_lightning.link import Link
 from ptm_lightning.models.dropout import seed_dropout
@@ -145,6 +146,10 @@ class Task(LightningModule):
         """(R, T) bool: the input places that the prediction of the batch's nth target may not depend on."""
         return other_documents(batch, number)
 
+    def findings(self, batches: Sequence[Batch]) -> Iterable[Finding]:
+        """What `check` finds in what the task itself makes of training batches, such as tokens that it replaces."""
+        return ()
+
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
         """The tokenizer that the network is made for, if it isn't built from scratch."""
         if self.link is not None:
@@ -160,8 +165,7 @@ class Task(LightningModule):
             self.link = meet_data(self.network, self.auto_class, self._link, data.link)
             if not isolates(self.network.config):
                 data.lay_out_in_rows(f"{self.network.config.model_type} can't isolate packed documents")
-        if stage == "fit" and self._has_data():
-            assert data is not None
+        if stage == "fit" and self._has_data() and data is not None:
             check_trainer(self.trainer)
             self.total_steps = data.total_steps()
 
@@ -169,8 +173,7 @@ class Task(LightningModule):
         """Builds the network, once; without data and without a checkpoint's link there is nothing to build from yet."""
         if self.network is not None or (self.link is None and not self._has_data()):
             return
-        if self.link is None:
-            self.link = self.trainer.datamodule.link  # type: ignore[attr-defined]
+        self.link = self.link or self.trainer.datamodule.link  # type: ignore[attr-defined]
         self.network = start_network(self.auto_class, self, self._link)
         self.link = self._link.with_network(self.auto_class, self.network.config)
 
@@ -207,8 +210,7 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and a schedule that moves by optimizer steps."""
-        optimizer = self.build_optimizer()
-        return [optimizer], [{"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"}]
+        return [made := self.build_optimizer()], [{"scheduler": LambdaLR(made, self._factor), "interval": "step"}]
 
     def build_optimizer(self) -> Optimizer:
         """The optimizer of all parameters."""

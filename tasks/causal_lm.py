@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from ptm_lightning.data.layout import Frame, LayOut, Pieces, Stream
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.predict import Text
+from ptm_lightning.data.show import show_place
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer_training import Algorithm
@@ -125,21 +127,36 @@ class CausalLMData(TextData):
         return int(pad if pad is not None else self.frame.after[0])
 
     def findings(self, seen: Sequence[tuple[Pieces, Batch]]) -> Iterator[Finding]:
-        """Each target is the token after its place, and of the same document."""
+        """Each target is the token after its place, and of the same document; what ends is followed by its end."""
         collate = self.collator(self.corpus.train, evaluate=False)
         assert isinstance(collate, NextTokenCollate)
-        shifted, crossing, missed = [], [], []
+        shifted, crossing, missed, open_ends, tokens, name = [], [], [], [], 0, self.hf_tokenizer.convert_ids_to_tokens
         for pieces, batch in seen:
             rows, at = collate.rows(pieces), batch["target_index"].numpy()
             ids, documents = rows.input_ids.ravel(), rows.document_ids.ravel()
-            name = self.hf_tokenizer.convert_ids_to_tokens
+            shown = partial(show_place, rows.input_ids, tokenizer=self.hf_tokenizer)
             wrong = np.flatnonzero(ids[at + 1] != batch["targets"].numpy())
-            shifted += [f"after {name(int(ids[at[n]]))} comes {name(int(ids[at[n] + 1]))}" for n in wrong]
-            crossing += [f"place {at[n]}" for n in np.flatnonzero(documents[at] != documents[at + 1])]
-            missed += [f"place {n}" for n in np.setdiff1d(np.flatnonzero(next_places(rows.document_ids)), at)]
-        yield faults("targets that are not the next token", shifted)
-        yield faults("targets of another document", crossing)
-        yield faults("tokens that nothing predicts", missed)
+            said = batch["targets"].numpy()[wrong]
+            shifted += [f"{name(int(token))!r} after {shown(at[n])}" for n, token in zip(wrong, said, strict=True)]
+            crossing += [f"after {shown(n)}" for n in at[documents[at] != documents[at + 1]]]
+            missed += [f"after {shown(n)}" for n in np.setdiff1d(np.flatnonzero(next_places(rows.document_ids)), at)]
+            open_ends += [shown(n) for n in self._open_ends(rows, batch)]
+            tokens += len(rows.content)
+        for what, examples in (
+            ("targets that are not the next token", shifted),
+            ("targets of another document", crossing),
+            ("tokens that nothing predicts", missed),
+            ("documents whose end is not said", open_ends),
+        ):
+            yield faults(what, examples, tokens)
+
+    def _open_ends(self, rows: Rows, batch: Batch) -> Ints:
+        """The last places of documents that no end-of-text follows. A block may be cut there."""
+        ids, offsets = batch["input_ids"].numpy(), self.corpus.train.offsets
+        last = rows.content[offsets[np.searchsorted(offsets, rows.offset + 1)] == rows.offset + 1]
+        row_ends = (last + 1) % ids.shape[1] == 0
+        closed = ~row_ends & (ids.ravel()[np.minimum(last + 1, ids.size - 1)] == self.frame.after[0])
+        return np.asarray(last[~closed & ~(row_ends & (self.layout == "blocks"))])
 
     def predict_batch(self, texts: list[Text]) -> Batch:
         """Texts to go on with, each after the begin token."""

@@ -250,6 +250,13 @@ class Mixture(Task):
         """(R, T) bool: what the part hides from its nth target."""
         return self._part(batch).hidden_from(of_part(batch), number)
 
+    def findings(self, batches: Sequence[Batch]) -> Iterator[Finding]:
+        """What each part finds in what it makes of its own batches."""
+        for name, part in self.parts.items():
+            own = [of_part(batch) for batch in batches if batch["part"] == name]
+            for finding in part.findings(own) if own else ():
+                yield finding._replace(what=f"{name}: {finding.what}")
+
     def examples(self, batch: Batch) -> list[dict[str, str]]:
         """Rows for people, as the batch's part shows them."""
         return [{"part": batch["part"], **row} for row in self._part(batch).examples(of_part(batch))]

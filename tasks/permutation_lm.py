@@ -13,6 +13,7 @@ from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Tokens
 from ptm_lightning.data.permutation import factorisation_order, target_spans
+from ptm_lightning.data.permutation_findings import permutation_findings
 from ptm_lightning.data.predict import Text, text_batch
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.task_data import TaskData
@@ -20,7 +21,7 @@ from ptm_lightning.data.tokenizer import raw
 from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.fill import example_with_mask, fill_masks, masked_examples
-from ptm_lightning.findings import Finding, faults, share
+from ptm_lightning.findings import Finding
 from ptm_lightning.models.build import takes
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.models.two_streams import permutation_mask, target_mapping, target_slots
@@ -132,27 +133,11 @@ class PermutationLMData(TextData):
         )
 
     def findings(self, seen: Sequence[tuple[Pieces, Batch]]) -> Iterator[Finding]:
-        """Targets as many as asked for and none of them special, ids untouched, and steps that are a permutation."""
+        """Targets as asked for and none of them special, ids untouched, and steps that are a permutation."""
         collate = self.collator(self.corpus.train, evaluate=False)
         assert isinstance(collate, PermutationCollate)
-        changed: list[str] = []
-        special: list[str] = []
-        orders: list[str] = []
-        expected, targets, tokens = 0.0, 0, 0
-        for pieces, batch in seen:
-            rows, order = collate.rows(pieces), batch["order"].numpy()
-            changed += [f"place {at}" for at in np.flatnonzero(rows.input_ids != batch["input_ids"].numpy())]
-            sizes = np.unique(rows.example, return_counts=True)[1]
-            expected += float(np.maximum(sizes / self.one_in, 1).sum())
-            targets, tokens = targets + len(batch["targets"]), tokens + len(rows.content)
-            framing = np.setdiff1d(batch["target_index"].numpy(), rows.content)
-            special += self.hf_tokenizer.convert_ids_to_tokens(rows.input_ids.ravel()[framing].tolist())
-            steps = [sorted(row[row > 0].tolist()) for row in order]
-            orders += [f"steps {row}" for row in steps if row != list(range(1, len(row) + 1))]
-        yield share("targets among tokens", expected / tokens, targets, tokens)
-        yield faults("tokens that are changed", changed)
-        yield faults("targets that are not text", special)
-        yield faults("orders that are no permutation", orders)
+        rows = [(collate.rows(pieces), batch) for pieces, batch in seen]
+        yield from permutation_findings(rows, self.hf_tokenizer, longest=self.longest_span, one_in=self.one_in)
 
     def show_row(self, batch: Batch, row: int) -> str:
         """A row as text: {token:step} for the targets, with the step at which they are predicted."""

@@ -1,5 +1,6 @@
 """Replaced token detection, ELECTRA's objective: a generator replaces tokens, and the network finds them."""
 
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,8 +17,10 @@ from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.masked import MaskCollate
 from ptm_lightning.data.noise import Ints, Purpose, hash64
 from ptm_lightning.data.predict import Text, text_batch
+from ptm_lightning.data.replacement_findings import Replaced, replacement_findings
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
+from ptm_lightning.findings import Finding
 from ptm_lightning.log import say
 from ptm_lightning.models.build import build_network
 from ptm_lightning.models.rows import only_rows
@@ -159,6 +162,23 @@ class ReplacedTokenDetection(Task):
     def auxiliary_networks(self) -> dict[str, PreTrainedModel]:
         """The generator."""
         return {} if self.generator is None else {"generator": self.generator}
+
+    def logits_at_targets(self, batch: Batch) -> Tensor:
+        """(N, vocabulary + 1): the generator's logits, and the network's of each target, weighted as in the loss."""
+        guesses, _, _, logits = self._run_both(batch)
+        judged = self.discriminator_weight * logits.flatten()[batch["target_index"], None]
+        return torch.cat([guesses, judged], dim=1)
+
+    def findings(self, batches: Sequence[Batch]) -> Iterator[Finding]:
+        """Tokens drawn as the generator guesses, in the place of targets only, and labels that tell them."""
+        tokenizer = self.tokenizer()
+        assert tokenizer is not None
+
+        def replace(batch: Batch) -> Replaced:
+            guesses, ids, replaced, _ = self._run_both(batch)
+            return Replaced(guesses[:, : self._link.vocabulary], ids, replaced)
+
+        yield from replacement_findings(batches, replace, tokenizer, self.temperature)
 
     def terms(self, batch: Batch) -> Terms:
         """Cross-entropies of both networks, in nats; in evaluation how well replaced tokens are found."""

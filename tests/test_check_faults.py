@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,23 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from check_run import failed, run
-from ptm_lightning.tasks.causal_lm import NextTokenCollate
+from check_run import chinese, failed, run
+from ptm_lightning.tasks import replaced_token
+from ptm_lightning.tasks.causal_lm import CausalLMData, NextTokenCollate
 from ptm_lightning.tasks.denoising import InfillCollate
 from ptm_lightning.tasks.permutation_lm import PermutationCollate
+from ptm_lightning.tasks.replaced_token import ReplaceCollate, ReplacedTokenDetection
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.infilling import Infilling
-from ptm_lightning.data.layout import Pieces
+from ptm_lightning.data.layout import Frame, Pieces, Stream
 from ptm_lightning.data.masked import MaskCollate
 from ptm_lightning.data.pair_module import PairCollate
 from ptm_lightning.data.pairs import LayOutPairs
 from ptm_lightning.data.span_corruption import Denoiser, SpanCollate
+from ptm_lightning.data.words import WordTable
 from ptm_lightning.models import inputs
 from ptm_lightning.testing_case import tiny
 
-Fault = tuple[type, str, Callable[..., Any]]
-"""A class, the name of a method, and what stands in its place."""
+Fault = tuple[Any, str, Callable[..., Any]]
+"""A class or module, the name of a method or function, and what stands in its place."""
 
 
 def given(collate: type, change: Callable[[Any, Any], None]) -> Fault:
@@ -125,11 +129,56 @@ class EachPiece:
         return np.ones(len(ids), dtype=np.bool_)
 
 
+def drop_all(self: MaskCollate, batch: Batch) -> None:
+    batch["target_index"], batch["targets"] = batch["target_index"][:0], batch["targets"][:0]
+
+
+def take_one_segment(self: PairCollate, batch: Batch) -> None:
+    batch["token_type_ids"][:] = 0
+
+
+def keep_all_short(self: LayOutPairs, draw: Any, start: Any) -> Any:
+    return np.full(len(start), 4)
+
+
+def leave_out_the_ends(self: CausalLMData, store: Any, *, evaluate: bool) -> Any:
+    return self.lay_out_as("rows") if evaluate else Stream(self.max_length, Frame((), ()))
+
+
+RIGHT_RUN = ReplacedTokenDetection._run_both
+
+
+def call_all_replaced(self: Any, batch: Batch) -> Any:
+    guesses, ids, replaced, logits = RIGHT_RUN(self, batch)
+    replaced.view(-1)[batch["target_index"]] = True
+    return guesses, ids, replaced, logits
+
+
+def replace_beside_the_targets(self: Any, batch: Batch) -> Any:
+    guesses, ids, replaced, logits = RIGHT_RUN(self, batch)
+    return guesses, ids.roll(1, dims=1), replaced, logits
+
+
+def take_the_best(logits: torch.Tensor, chances: torch.Tensor, temperature: float) -> torch.Tensor:
+    return logits.argmax(dim=-1)
+
+
+def take_a_special_token(logits: torch.Tensor, chances: torch.Tensor, temperature: float) -> torch.Tensor:
+    return torch.full((len(logits),), 2)
+
+
+def take_the_first_draw(self: ReplaceCollate, batch: Batch) -> None:
+    batch["chances"][:] = 0
+
+
 MODES = '--data.denoisers=[{"mode": "R", "density": 0.2, "mean_span": 3}, {"mode": "S", "density": 0.3}]'
 NOT_THE_TEXT = "targets that are not the text"
 SPECIAL = "special tokens among the targets, or drawn"
 CHANGED = "rows whose special tokens are changed"
 LABEL = "pairs whose label is not true"
+TYPES = "pairs whose token types don't tell them apart"
+LONGER = "--data.max_length=64\n--data.batch_tokens=2048"
+SHORT = "rows that could be longer"
 FAULTS: dict[str, list[tuple[str, Fault, str]]] = {
     "MaskedLM": [
         (SPECIAL, given(MaskCollate, mask_the_first_token), ""),
@@ -140,14 +189,38 @@ FAULTS: dict[str, list[tuple[str, Fault, str]]] = {
         ("targets among tokens", set_to(MaskCollate, "noised", rate=0.2), ""),
         ("words or spans torn", set_to(MaskCollate, "noised", unit="token"), "--data.masking=word"),
     ],
+    "ReplacedTokenDetection": [
+        ("draws that are not from the guesses", (replaced_token, "sample_tokens", take_the_best), ""),
+        ("targets replaced by special tokens", (replaced_token, "sample_tokens", take_a_special_token), ""),
+        ("chances that decide the draws", given(ReplaceCollate, take_the_first_draw), ""),
+        ("labels that are not what was replaced", (ReplacedTokenDetection, "_run_both", call_all_replaced), ""),
+        ("tokens replaced that are no targets", (ReplacedTokenDetection, "_run_both", replace_beside_the_targets), ""),
+    ],
     "NextSentence": [
         (LABEL, (LayOutPairs, "_replace_seconds", from_the_same_document), ""),
         (LABEL, given(PairCollate, flip_the_labels), ""),
         ("pairs that are '1: of another document'", given(PairCollate, call_all_next), ""),
+        (TYPES, given(PairCollate, take_one_segment), ""),
+        (SHORT, (LayOutPairs, "_targets", keep_all_short), LONGER),
     ],
-    "SentenceOrder": [(LABEL, given(PairCollate, flip_the_labels), "")],
-    "CausalLM": [("targets that are not the next token", given(NextTokenCollate, shift_the_targets), "")],
-    "PermutationLM": [("targets among tokens", set_to(PermutationCollate, "__call__", one_in=4), "")],
+    "SentenceOrder": [
+        (LABEL, given(PairCollate, flip_the_labels), ""),
+        (TYPES, given(PairCollate, take_one_segment), ""),
+        (SHORT, (LayOutPairs, "_targets", keep_all_short), LONGER),
+    ],
+    "CausalLM": [
+        ("targets that are not the next token", given(NextTokenCollate, shift_the_targets), ""),
+        (
+            "documents whose end is not said",
+            (CausalLMData, "rows_maker", leave_out_the_ends),
+            "--data.layout=blocks\n--data.split_text=line",
+        ),
+    ],
+    "PermutationLM": [
+        ("targets among tokens", set_to(PermutationCollate, "__call__", one_in=4), ""),
+        ("targets that stand together", set_to(PermutationCollate, "__call__", longest=1), ""),
+        (NOT_THE_TEXT, given(PermutationCollate, shift_the_targets), ""),
+    ],
     "SpanCorruption": [
         (CHANGED, given(SpanCollate, hide_the_first_token), ""),
         ("rows whose sides don't rebuild the text", given(SpanCollate, shift_the_targets), ""),
@@ -183,7 +256,52 @@ def test_faults_are_named(
 ):
     monkeypatch.setattr(*fault)
     assert run(corpus, *flag.split("\n" if flag else None), task=task) == 1
+    out = capsys.readouterr().out
+    assert said in failed(out)
+    assert re.search(r"place \d", out) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "said", "flags"),
+    [("MaskedLM", "words or spans torn", ["--data.masking=word"]), ("Denoising", "words torn", [])],
+)
+@pytest.mark.parametrize(
+    ("language", "algorithm"),
+    [("english", "wordpiece"), ("english", "bpe"), ("english", "unigram"), ("chinese", "bpe"), ("chinese", "unigram")],
+)
+def test_a_table_of_torn_words_is_named(
+    task: str,
+    said: str,
+    flags: list[str],
+    language: str,
+    algorithm: str,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    text = corpus
+    if language == "chinese":
+        text = tmp_path / "chinese.txt"
+        text.write_text("\n\n".join(chinese(number) for number in range(400)), encoding="utf-8")
+    monkeypatch.setattr(WordTable, "starts", EachPiece.starts)
+    assert run(text, *flags, f"--data.tokenizer_algorithm={algorithm}", task=task) == 1
     assert said in failed(capsys.readouterr().out)
+
+
+def test_batches_without_targets_have_nothing_to_count(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(*given(MaskCollate, drop_all))
+    assert run(corpus) == 1
+    out = capsys.readouterr().out
+    assert {"targets that become the mask token", NOT_THE_TEXT, "words or spans torn"} <= set(failed(out))
+    assert "nothing to count" in out
+
+
+def test_rows_without_place_for_text_are_refused(corpus: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(corpus, "--data.max_length=2") == 2
+    assert "--data.max_length 2: 2 special tokens leave no place for text" in capsys.readouterr().err
 
 
 def test_negatives_of_the_same_document_are_told(
@@ -192,6 +310,16 @@ def test_negatives_of_the_same_document_are_told(
     monkeypatch.setattr(LayOutPairs, "_replace_seconds", from_the_same_document)
     assert run(corpus, task="NextSentence") == 1
     assert "-> 1: of another document, but the second comes earlier in the same document" in capsys.readouterr().out
+
+
+def test_rows_that_are_filled_too_often_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    text = tmp_path / "chinese.txt"
+    text.write_text("\n\n".join(chinese(number) for number in range(400)), encoding="utf-8")
+    monkeypatch.setattr(*set_to(LayOutPairs, "__call__", short_share=0.0))
+    assert run(text, "--data.short_share=0.5", task="SentenceOrder") == 1
+    assert failed(capsys.readouterr().out) == [SHORT]
 
 
 LEAK = "predictions that see what they may not"
@@ -206,7 +334,7 @@ def test_a_network_without_a_causal_mask_is_named(
     assert failed(capsys.readouterr().out) == [LEAK]
 
 
-@pytest.mark.parametrize("task", ["MaskedLM", "CausalLM"])
+@pytest.mark.parametrize("task", ["MaskedLM", "CausalLM", "ReplacedTokenDetection"])
 def test_a_leak_between_documents_is_named(
     task: str, corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -219,7 +347,26 @@ def test_a_leak_between_documents_is_named(
     assert run(corpus, "--data.layout=packed", "--data.split_text=line", task=task) == 1
     out = capsys.readouterr().out
     assert failed(out) == [LEAK]
-    assert "moves by" in out
+    assert "' moves by" in out
+
+
+@pytest.mark.parametrize("name", ["generator", "network"])
+def test_a_leak_in_either_of_two_networks_is_named(
+    name: str, corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    right = ReplacedTokenDetection.configure_model
+
+    def open_mask(_: Any, args: Any, kwargs: Any) -> Any:
+        return args, kwargs | {"attention_mask": torch.ones_like(kwargs["attention_mask"][:, 0, 0])}
+
+    def faulty(self: ReplacedTokenDetection) -> None:
+        right(self)
+        getattr(self, name).register_forward_pre_hook(open_mask, with_kwargs=True)
+
+    monkeypatch.setattr(ReplacedTokenDetection, "configure_model", faulty)
+    flags = ["--data.layout=packed", "--data.split_text=line"]
+    assert run(corpus, *flags, task="ReplacedTokenDetection") == 1
+    assert failed(capsys.readouterr().out) == [LEAK]
 
 
 def test_a_decoder_that_sees_its_targets_is_named(

@@ -12,7 +12,7 @@ from ptm_lightning.data.infilling import Infilling, SentenceBegins
 from ptm_lightning.data.layout import Frame
 from ptm_lightning.data.seq2seq import FlatRows
 from ptm_lightning.data.seq2seq_findings import Seq2SeqRow, excerpts, framed
-from ptm_lightning.data.words import WordTable
+from ptm_lightning.data.words_anew import WordsAnew
 from ptm_lightning.findings import Finding, faults, mean, share
 
 ENOUGH_WORDS = 16
@@ -72,7 +72,7 @@ def infilling_findings(
     yield _hidden_words(rows, rate)
     yield from _span_lengths([row for row in rows if len(row.words) >= ENOUGH_WORDS], mean_span)
     yield from _sentence_orders(rows, frame, tokenizer)
-    yield faults("words torn", _torn_words(rows, frame, tokenizer))
+    yield _torn_words(rows, frame, tokenizer)
     mask_id = tokenizer.mask_token_id
     for what, wrong in (
         (
@@ -82,19 +82,19 @@ def infilling_findings(
         ("rows whose special tokens are changed", [row.sides for row in rows if not framed(row.sides.inputs, frame)]),
         ("targets that are not the text", [row.sides for row in rows if row.sides.targets != row.sides.text]),
     ):
-        yield faults(what, excerpts(wrong, tokenizer))
+        yield faults(what, excerpts(wrong, tokenizer), len(rows))
 
 
-def _torn_words(rows: Sequence[PlannedRow], frame: Frame, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+def _torn_words(rows: Sequence[PlannedRow], frame: Frame, tokenizer: PreTrainedTokenizerFast) -> Finding:
     """What is taken for a word, but begins within one."""
-    table = WordTable.of(tokenizer)
-    torn = []
+    anew, torn, borders = WordsAnew(tokenizer), [], 0
     for row in rows:
         ids = row.sides.text[len(frame.before) :][: len(row.order)]
-        begins = set(np.flatnonzero(table.starts(np.array(ids, dtype=np.int64))).tolist())
-        begins |= {first for first, _ in row.sentences}
-        torn += [repr(_words(ids, word, tokenizer)) for word in row.words if word[0] not in begins]
-    return torn
+        goes_on, known = anew.go_on(np.array(ids, dtype=np.int64))
+        inner = set(np.flatnonzero(goes_on).tolist()) - {first for first, _ in row.sentences}
+        torn += [repr(_words(ids, word, tokenizer)) for word in row.words if word[0] in inner]
+        borders += known
+    return faults("words torn", torn, borders)
 
 
 def _hidden_words(rows: Sequence[PlannedRow], rate: float) -> Finding:
@@ -153,8 +153,9 @@ def _sentence_orders(rows: Sequence[PlannedRow], frame: Frame, tokenizer: PreTra
         several += len(row.sentences) > 1
         moved += row.order != sorted(row.order)
         asked += 1 - 1 / factorial(min(len(row.sentences), 20))
-    yield faults("sentences torn", torn)
-    yield share("rows whose sentences are in another order", asked / max(1, several), moved, several)
+    yield faults("sentences torn", torn, len(rows))
+    if any(len(row.sentences) > 1 for row in rows):
+        yield share("rows whose sentences are in another order", asked / several, moved, several)
 
 
 def _infilled(row: PlannedRow, frame: Frame, mask_id: int) -> list[int]:

@@ -17,6 +17,7 @@ from ptm_lightning.data.predict import Text, text_batch
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import ordinary_ids
 from ptm_lightning.data.words import WordTable
+from ptm_lightning.data.words_anew import WordsAnew
 from ptm_lightning.errors import UserError
 from ptm_lightning.findings import Finding
 
@@ -166,6 +167,7 @@ class MaskedText(TextData, ABC):
             mask_share=self.mask_share,
             random_share=self.random_share,
             ordinary_ids=collate.ordinary_ids,
+            words=None if self.masking == "token" else WordsAnew(self.hf_tokenizer),
         )
 
     def predict_batch(self, texts: list[Text]) -> Batch:

@@ -8,6 +8,8 @@ from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch, Rows
 from ptm_lightning.data.noise import Bools, Ints, Tokens
+from ptm_lightning.data.show import show_place
+from ptm_lightning.data.words_anew import WordsAnew
 from ptm_lightning.findings import Finding, faults, share
 
 
@@ -18,6 +20,8 @@ class Seen:
     expected: float = 0.0
     """Targets that the rate asks for, at least one unit in each example."""
     tokens: int = 0
+    borders: int = 0
+    """Places between two tokens of which it is known whether a word begins there."""
     targets: int = 0
     units: int = 0
     """Chosen ones: words, spans or tokens."""
@@ -41,6 +45,7 @@ def masking_findings(
     mask_share: float,
     random_share: float,
     ordinary_ids: Ints,
+    words: WordsAnew | None,
 ) -> Iterator[Finding]:
     """Compares rows before the noise with the batches made of them.
 
@@ -52,21 +57,27 @@ def masking_findings(
         mask_share: Share of the units that become the mask token.
         random_share: Share of the units that become random tokens.
         ordinary_ids: What random tokens may be.
+        words: Tells what words are, if these are to stay whole.
     """
     total = Seen()
     for rows, batch in seen:
         _count(total, rows, batch, unit_starts, tokenizer, rate, set(ordinary_ids.tolist()))
+        if words is not None:
+            _count_torn_words(total, rows, batch, words, tokenizer)
     expected = total.expected / max(1, total.tokens)
     yield share("targets among tokens", expected, total.targets, total.tokens)
     # A random token is the old one again once in a vocabulary.
     same = random_share / len(ordinary_ids)
     yield share("targets that become the mask token", mask_share, total.masked, total.units)
     yield share("targets that become random tokens", random_share - same, total.random, total.units)
-    yield faults("examples without a target", total.without)
-    yield faults("special tokens among the targets, or drawn", total.special)
-    yield faults("tokens changed that are no targets", total.changed_elsewhere)
-    yield faults("targets that are not the text", total.wrong_targets)
-    yield faults("words or spans torn", total.torn)
+    for what, examples, among in (
+        ("examples without a target", total.without, total.tokens),
+        ("special tokens among the targets, or drawn", total.special, total.targets),
+        ("tokens changed that are no targets", total.changed_elsewhere, total.tokens),
+        ("targets that are not the text", total.wrong_targets, total.targets),
+        ("words or spans torn", total.torn, total.units if words is None else total.borders),
+    ):
+        yield faults(what, examples, among)
 
 
 def _count(
@@ -90,9 +101,8 @@ def _count(
 
     def shown(where: Ints) -> list[str]:
         return [
-            f"{tokenizer.decode(original[max(0, place - 5) : place + 5])!r}: "
-            f"{tokenizer.convert_ids_to_tokens(int(original[place]))} became "
-            f"{tokenizer.convert_ids_to_tokens(int(noised[place]))}"
+            f"{show_place(rows.input_ids, place, tokenizer)} became "
+            f"{tokenizer.convert_ids_to_tokens(int(noised[place]))!r}"
             for place in where.tolist()
         ]
 
@@ -121,3 +131,19 @@ def _count(
     parts = np.bincount(unit, weights=chosen)
     torn = np.flatnonzero((parts > 0) & (parts < length))
     total.torn += [repr(tokenizer.convert_ids_to_tokens(tokens.ids[unit == which].tolist())) for which in torn.tolist()]
+
+
+def _count_torn_words(
+    total: Seen, rows: Rows, batch: Batch, words: WordsAnew, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Words of which a part is a target, and a part is none."""
+    original = rows.input_ids.ravel()
+    target = np.zeros(original.size, dtype=np.bool_)
+    target[batch["target_index"].numpy()] = True
+    for places in np.split(rows.content, 1 + np.flatnonzero(np.diff(rows.example))):
+        goes_on, known = words.go_on(original[places])
+        total.borders += known
+        torn = np.flatnonzero(goes_on[1:] & (target[places[1:]] != target[places[:-1]])) + 1
+        total.torn += [
+            f"within a word: {show_place(rows.input_ids, place, tokenizer)}" for place in places[torn].tolist()
+        ]

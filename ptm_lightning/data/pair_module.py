@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from ptm_lightning.data.batch import Batch, Rows, frame_rows
-from ptm_lightning.data.layout import Frame, LayOut, Pieces
+from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.masked import MaskCollate, MaskedText
+from ptm_lightning.data.pair_findings import short_rows, wrong_types
 from ptm_lightning.data.pairs import LayOutPairs, follows
 from ptm_lightning.data.sentences import RULES
 from ptm_lightning.data.store import TokenStore
@@ -101,7 +102,7 @@ class PairText(MaskedText, ABC):
             )
         return Frame((first,), (last,))
 
-    def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
+    def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOutPairs:
         """Pairs of segments."""
         return LayOutPairs(store, self.frame, self.max_length, self.short_share, self.swapped, self.seed)
 
@@ -114,9 +115,10 @@ class PairText(MaskedText, ABC):
         return pair_rows(pieces, self.masking_collator(self.corpus.train, evaluate=False))
 
     def findings(self, seen: Sequence[tuple[Pieces, Batch]]) -> Iterator[Finding]:
-        """What masking must keep; labels that are true, and both about as often."""
+        """What masking must keep; true labels, both about as often; segments told apart, and rows filled as asked."""
         yield from super().findings(seen)
-        offsets, labels, wrong = self.corpus.train.offsets, [], []
+        asked = self.rows_maker(self.corpus.train, evaluate=False)
+        offsets, labels, wrong, types = self.corpus.train.offsets, np.zeros(0, dtype=np.int64), [], []
         for pieces, batch in seen:
             label = batch["labels"].numpy()
             first, second = pieces.start[::2], pieces.start[1::2]
@@ -124,12 +126,19 @@ class PairText(MaskedText, ABC):
             in_order = same & (second >= first + pieces.length[::2])  # what was cut may lie between them
             swapped = same & (first >= second + pieces.length[1::2])
             true = np.where(label == 0, in_order, swapped if self.swapped else ~same)
-            labels.append(label)
+            labels = np.append(labels, label)
             really = np.where(in_order, LATER, np.where(same, EARLIER, OTHER))
             wrong += [f"{self.show_row(batch, row)}, but {really[row]}" for row in np.flatnonzero(~true).tolist()]
-        yield faults("pairs whose label is not true", wrong)
-        ones = np.concatenate(labels)
-        yield share(f"pairs that are {self.label_names[1]!r}", 0.5, int(ones.sum()), len(ones))
+            types += [self._show_types(batch, row) for row in wrong_types(pieces, batch, asked)]
+        yield faults("pairs whose label is not true", wrong, len(labels))
+        yield share(f"pairs that are {self.label_names[1]!r}", 0.5, int(labels.sum()), len(labels))
+        yield faults("pairs whose token types don't tell them apart", types, len(labels))
+        yield short_rows(asked)
+
+    def _show_types(self, batch: Batch, row: int) -> str:
+        tokens = self.hf_tokenizer.convert_ids_to_tokens(batch["input_ids"][row].tolist())
+        types = batch["token_type_ids"][row].tolist()
+        return " ".join(f"{token}:{kind}" for token, kind in zip(tokens, types, strict=True))
 
     def show_row(self, batch: Batch, row: int) -> str:
         """A row of a training batch for people, with what its label means."""

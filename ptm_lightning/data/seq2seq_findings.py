@@ -62,14 +62,14 @@ def seq2seq_findings(
         tokenizer: For examples in words.
     """
     too_long = [row for row in rows if max(len(row.inputs), len(row.targets)) > max_length]
-    yield faults("rows longer than max_length", excerpts(too_long, tokenizer))
+    yield faults("rows longer than max_length", excerpts(too_long, tokenizer), len(rows))
     shifted = []
     for batch in batches:
         read, targets = batch["decoder_input_ids"], torch.split(batch["targets"], batch["decoder_lengths"].tolist())
         for given, said in zip(read, targets, strict=True):
             if not given[1 : len(said)].equal(said[:-1]):
                 shifted.append(f"{_beginning(given.tolist(), tokenizer)} for {_beginning(said.tolist(), tokenizer)}")
-    yield faults("decoder inputs not the targets one place later", shifted)
+    yield faults("decoder inputs not the targets one place later", shifted, len(rows))
     places = sum(batch["document_ids"].numel() for batch in batches)
     padding = sum(int((batch["document_ids"] == 0).sum()) for batch in batches)
     yield Finding("padding among the encoder's places", "", f"{padding / places:.2%}")

@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch, target_width
+from ptm_lightning.data.noise import Ints
+
+AROUND = 5
+"""Tokens on either side of a place that is shown."""
 
 
 def show_row(batch: Batch, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
@@ -36,6 +41,19 @@ def show_row(batch: Batch, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
             shown = f"{{{shown}>{tokenizer.convert_ids_to_tokens(targets[column])}}}"
         words.append(shown)
     return " ".join(words)
+
+
+def show_place(ids: Tensor | Ints, place: int, tokenizer: PreTrainedTokenizerFast) -> str:
+    """A token and some text around it.
+
+    Args:
+        ids: (R, T)
+        place: One of the R * T places.
+        tokenizer: For words.
+    """
+    row, column = divmod(place, ids.shape[1])
+    nearby = ids[row, max(0, column - AROUND) : column + AROUND].tolist()
+    return f"{tokenizer.convert_ids_to_tokens(int(ids[row, column]))!r} in {tokenizer.decode(nearby)!r}"
 
 
 def decoded(tokenizer: PreTrainedTokenizerFast, columns: Mapping[str, Sequence[list[int]]]) -> list[dict[str, str]]:

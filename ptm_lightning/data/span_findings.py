@@ -71,7 +71,7 @@ def _faulty_rows(
         ("rows whose special tokens are changed", special_kept),
         ("rows whose sides don't rebuild the text", rebuilds),
     ):
-        yield faults(what, excerpts([row for row in rows if not holds(row)], tokenizer))
+        yield faults(what, excerpts([row for row in rows if not holds(row)], tokenizer), len(rows))
 
 
 def _name(denoiser: Denoiser) -> str:

@@ -67,6 +67,12 @@ def test_no_chinese_character_is_torn_and_each_begins_a_word() -> None:
     assert starts.tolist() == [1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0]
 
 
+def test_korean_syllables_torn_into_bytes_stay_in_their_word() -> None:
+    starts, reference, tokens = both("bpe", "한국어 문장입니다")
+    assert len(tokens) > 8
+    np.testing.assert_array_equal(starts, reference)
+
+
 def test_sentencepiece_words_begin_at_spaces_and_punctuation() -> None:
     assert groups("unigram", "the statement, (optional) value3") == [
         "▁the",

@@ -317,7 +317,10 @@ def test_findings_name_what_is_wrong(corpus: Path, tmp_path: Path):
     ids[0, 0] += 1
     sep = int((batch["input_ids"].flatten() == data.hf_tokenizer.sep_token_id).nonzero()[0])
     index = torch.cat([batch["target_index"], torch.tensor([sep])])
-    broken: Batch = {**batch, "order": order, "input_ids": ids, "target_index": index}
+    targets = torch.cat([batch["targets"], torch.tensor([data.hf_tokenizer.sep_token_id])])
+    broken: Batch = {**batch, "order": order, "input_ids": ids, "target_index": index, "targets": targets}
     wrong = [finding.wrong for finding in data.findings([(pieces, broken)])]
-    assert wrong[:3] == ["", "place 0", "<sep>"]
-    assert wrong[3].startswith("steps [2, 2")
+    assert wrong[:2] == ["", ""]
+    assert " in " in wrong[2]
+    assert wrong[3].startswith("'<sep>' in ")
+    assert wrong[5].startswith("steps [2, 2")
