@@ -210,7 +210,8 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and a schedule that moves by optimizer steps."""
-        return [made := self.build_optimizer()], [{"scheduler": LambdaLR(made, self._factor), "interval": "step"}]
+        optimizer = self.build_optimizer()
+        return [optimizer], [{"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"}]
 
     def build_optimizer(self) -> Optimizer:
         """The optimizer of all parameters."""

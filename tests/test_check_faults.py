@@ -301,7 +301,7 @@ def test_batches_without_targets_have_nothing_to_count(
 
 def test_rows_without_place_for_text_are_refused(corpus: Path, capsys: pytest.CaptureFixture[str]):
     assert run(corpus, "--data.max_length=2") == 2
-    assert "--data.max_length 2: 2 special tokens leave no place for text" in capsys.readouterr().err
+    assert "--data.max_length 2: a row takes 2 special tokens and needs two of text" in capsys.readouterr().err
 
 
 def test_negatives_of_the_same_document_are_told(

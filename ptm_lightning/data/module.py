@@ -38,11 +38,6 @@ class TextData(TaskData):
 
     def lay_out_as(self, layout: Layout) -> LayOut:
         """Makes rows in one of the layouts, at most `max_length` long."""
-        if self.max_length <= (special := len(self.frame.before if layout == "blocks" else self.frame)):
-            raise UserError(
-                f"--data.max_length {self.max_length}: {special} special tokens leave no place for text; "
-                "give more, such as 128"
-            )
         return partial(lay_out, layout=layout, max_length=self.max_length, frame=self.frame)
 
     def sentence_splitter(self) -> str | None:
