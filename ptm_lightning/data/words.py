@@ -21,7 +21,7 @@ _LETTER, _DIGIT, _OTHER, _SPACE, _BLANK, _ALONE, _WORD, _WITHIN, _SPECIAL = rang
 # space. WITHIN: the token goes on with a character that an earlier one began. SPECIAL: a special or added token.
 
 # Scripts written without spaces: ideographs, kana, Thai, Lao, Myanmar, Khmer.
-_UNSPACED = re.compile(
+UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
 )
@@ -56,12 +56,12 @@ class WordTable:
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         size = max(vocabulary.values()) + 1
         first, last, apostrophe = (np.zeros(size, dtype=np.uint8) for _ in range(3))
-        kind, prefix = _kind(json.loads(tokenizer.backend_tokenizer.to_str()))
+        kind, prefix = tokenizer_kind(json.loads(tokenizer.backend_tokenizer.to_str()))
         for token, i in vocabulary.items():
             if kind == "prefix":
                 first[i], last[i] = (_WITHIN if prefix and token.startswith(prefix) else _ALONE), _LETTER
                 continue
-            data = _bytes_of(token, kind)
+            data = bytes_of(token, kind)
             first[i], last[i] = _ends(data)
             if kind == "bytes":
                 apostrophe[i] = _contraction(data)
@@ -123,7 +123,7 @@ def _carried(last: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return last[np.maximum.accumulate(source)]
 
 
-def _kind(description: dict[str, Any]) -> tuple[str, str]:
+def tokenizer_kind(description: dict[str, Any]) -> tuple[str, str]:
     """How a tokenizer marks words: 'bytes', 'sentencepiece', or 'prefix' with the prefix of pieces within a word."""
     model = description["model"]
     if model["type"] == "WordPiece":
@@ -151,7 +151,7 @@ def _byte_of() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-def _bytes_of(token: str, kind: str) -> bytes:
+def bytes_of(token: str, kind: str) -> bytes:
     """The text of a token, in UTF-8; possibly cut within a character."""
     if kind == "bytes":
         table = _byte_of()
@@ -180,7 +180,7 @@ def _ends(data: bytes) -> tuple[int, int]:
     first = _class(text[0])
     if first in (_SPACE, _BLANK):
         return (_BLANK if last in (_SPACE, _BLANK) else _WORD), last
-    if unicodedata.category(text[0])[0] == "M" and _UNSPACED.match(text[0]):
+    if unicodedata.category(text[0])[0] == "M" and UNSPACED.match(text[0]):
         return _WITHIN, last
     return first, last
 
@@ -203,6 +203,6 @@ def _class(character: str) -> int:
         return _SPACE
     if category[0] == "Z" or character in _WHITE:
         return _BLANK
-    if _UNSPACED.match(character):
+    if UNSPACED.match(character):
         return _ALONE
     return {"L": _LETTER, "N": _DIGIT}.get(category[0], _OTHER)
