@@ -1,9 +1,10 @@
-"""The record of a run: metrics.csv, one line per value, on disk at once, right after a kill and a resume."""
+"""The record of a run: metrics.csv and samples.jsonl, on disk at once, right after a kill and a resume."""
 
 import csv
 import io
+import json
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,51 @@ from ptm_lightning.files import append, atomic_write
 HEADER = ["step", "tokens", "metric", "value"]
 
 
+class StepLines:
+    """A text file of lines that each belong to an optimizer step.
+
+    Args:
+        path: The file; it is made with the first line.
+        header: What stands in front of the lines.
+        step_of: The step of a line; none if it is the header, or torn.
+    """
+
+    def __init__(self, path: Path, header: str, step_of: Callable[[str], int | None]) -> None:
+        self.path = path
+        self._header = header
+        self._step_of = step_of
+        self._begun = False
+
+    def append(self, lines: str, what: str) -> None:
+        """Adds lines for good. Without space for them there is a warning, and none of them is written.
+
+        Args:
+            lines: Each with its newline.
+            what: What they are, for the warning.
+        """
+        try:
+            if not self._begun:
+                self._keep(lambda step: True)
+                self._begun = True
+            append(self.path, lines)
+        except OSError as error:
+            rank_zero_warn(f"{what} not written to {self.path} ({error.strerror}); training goes on")
+
+    def truncate(self, last: int) -> None:
+        """Drops the lines of steps after the last, if the file is there."""
+        if self.path.exists():
+            self._keep(lambda step: step <= last)
+
+    def _keep(self, wanted: Callable[[int], bool]) -> None:
+        """Leaves some of the lines, and none that a kill has torn."""
+        text = self.path.read_text("utf-8", errors="replace") if self.path.exists() else ""
+        whole = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+        kept = [line for line in whole if (step := self._step_of(line)) is not None and wanted(step)]
+        atomic_write(self.path, self._header + "".join(kept))
+
+
 class CSVRecord(Logger):
-    """Writes `<save_dir>/metrics.csv` with the columns step, tokens, metric and value.
+    """Writes `<save_dir>/metrics.csv` with the columns step, tokens, metric and value, and tables to `samples.jsonl`.
 
     Lightning's own deletes the file on resume. This one goes on where the checkpoint is: `truncate` drops what a killed
     run wrote after it.
@@ -27,8 +71,9 @@ class CSVRecord(Logger):
 
     def __init__(self, save_dir: str | Path) -> None:
         super().__init__()
-        self._path = Path(save_dir) / "metrics.csv"
-        self._begun = False
+        self._folder = Path(save_dir)
+        self._metrics = StepLines(self._folder / "metrics.csv", _lines([HEADER]), _step_of_metric)
+        self._samples = StepLines(self._folder / "samples.jsonl", "", _step_of_sample)
 
     @property
     def name(self) -> str:
@@ -43,7 +88,7 @@ class CSVRecord(Logger):
     @property
     def save_dir(self) -> str:
         """The run folder."""
-        return str(self._path.parent)
+        return str(self._folder)
 
     @property
     def log_dir(self) -> str:
@@ -68,12 +113,21 @@ class CSVRecord(Logger):
             for name, value in metrics.items()
             if name not in ("tokens", "epoch")
         ]
-        try:
-            if not self._begun:
-                self._begin()
-            append(self._path, _lines(rows))
-        except OSError as error:
-            rank_zero_warn(f"metrics at step {step} not written to {self._path} ({error.strerror}); training goes on")
+        self._metrics.append(_lines(rows), f"metrics at step {step}")
+
+    @rank_zero_only
+    def log_table(self, key: str, columns: list[str], data: Sequence[Sequence[Any]], step: int | None = None) -> None:
+        """Appends a line of JSON for each row: its cells by column, after "step" and "table".
+
+        Args:
+            key: The table's name.
+            columns: Names of the columns.
+            data: The rows.
+            step: The optimizer steps done.
+        """
+        rows = [{"step": step or 0, "table": key, **dict(zip(columns, row, strict=True))} for row in data]
+        lines = [json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows]
+        self._samples.append("".join(lines), f"{key} at step {step}")
 
     @rank_zero_only
     def truncate(self, step: int) -> None:
@@ -82,15 +136,8 @@ class CSVRecord(Logger):
         Args:
             step: The checkpoint's; -1 to begin anew.
         """
-        if self._path.exists():
-            kept = [row for row in _read(self._path) if int(row[0]) <= step]
-            atomic_write(self._path, _lines([HEADER, *kept]))
-
-    def _begin(self) -> None:
-        """Makes the file, or drops the line that a kill has torn."""
-        rows = _read(self._path) if self._path.exists() else []
-        atomic_write(self._path, _lines([HEADER, *rows]))
-        self._begun = True
+        self._metrics.truncate(step)
+        self._samples.truncate(step)
 
 
 def _lines(rows: list[list[str]]) -> str:
@@ -99,8 +146,13 @@ def _lines(rows: list[list[str]]) -> str:
     return text.getvalue()
 
 
-def _read(path: Path) -> list[list[str]]:
-    """The whole rows: four cells, and a newline behind them."""
-    text = path.read_text(errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    return [row for row in csv.reader(whole.splitlines()) if len(row) == len(HEADER) and row[0].isdigit()]
+def _step_of_metric(line: str) -> int | None:
+    cells = next(csv.reader([line]), [])
+    return int(cells[0]) if len(cells) == len(HEADER) and cells[0].isdigit() else None
+
+
+def _step_of_sample(line: str) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -7,9 +7,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 
+WIDTH = 110
+"""Characters of an example that the screen shows."""
+
 
 class Samples(Callback):
-    """Sends a table of examples with the model's answers to each logger that takes tables.
+    """Sends a table of examples with the model's answers to each logger that takes tables, and shows the first one.
 
     The examples are the first ones of some validation batches, spread evenly; validation data and their noise never
     change, so they are the same each time. What a row shows is the task's to say, by its method `examples`. Without a
@@ -61,6 +64,13 @@ class Samples(Callback):
         for logger in trainer.loggers:
             if hasattr(logger, "log_table"):
                 logger.log_table("val/samples", columns=columns, data=data, step=trainer.global_step)
+        say("\n".join(f"  {column:<10}{one_line(text)}" for column, text in self._rows[0].items()))
+
+
+def one_line(text: Any) -> str:
+    """The text without line breaks; of a long one the beginning and the end."""
+    words = " ".join(str(text).split())
+    return words if len(words) <= WIDTH else f"{words[: WIDTH // 2]} … {words[-WIDTH // 2 :]}"
 
 
 def spread(count: int, batches: int, available: float) -> dict[int, int]:

@@ -14,6 +14,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from ptm_lightning.__main__ import main
 from ptm_lightning.checkpoint import load_checkpoint, step_files
+from ptm_lightning.data.token_bytes import bytes_by_id
 from ptm_lightning.run import read_config
 from ptm_lightning.summary import gains, read_metrics
 from ptm_lightning.testing_case import tiny
@@ -82,12 +83,13 @@ def test_the_start_is_the_untouched_model_with_its_own_tokenizer(part: str, text
 
 
 def test_bits_per_byte_of_masked_words_come_from_loss_and_bytes() -> None:
-    """Mean loss of a token times tokens, over bytes of the text."""
+    """Mean loss of a target times targets, over their bytes."""
     data = MaskedLMData(train=["general.txt"], masking="word", max_length=48, batch_tokens=256, validation_share=0.1)
     silent = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
     metrics = Trainer(accelerator="cpu", **silent).validate(MaskedLM(backbone="masked/model"), data, verbose=False)[0]
-    info = data.corpus.validation.info
-    bits = metrics["val/loss"] / torch.tensor(2.0).log().item() * info["tokens"] / info["bytes"]
+    table = bytes_by_id(data.hf_tokenizer, data.corpus.validation)
+    targets = torch.cat([batch["targets"] for batch in data.val_dataloader()])
+    bits = metrics["val/loss"] / torch.tensor(2.0).log().item() * len(targets) / table[targets].sum()
     assert metrics["val/bits_per_byte"] == pytest.approx(bits, rel=1e-5)
 
 

@@ -9,12 +9,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
 import transformers
-from ptm_lightning.tasks import MaskedLM
+from ptm_lightning.tasks import (
+    CausalLM,
+    Denoising,
+    MaskedLM,
+    NextSentence,
+    PermutationLM,
+    ReplacedTokenDetection,
+    SentenceOrder,
+    SpanCorruption,
+)
 from safetensors import SafetensorError, safe_open
 from transformers import BertForMaskedLM, PreTrainedModel
 
@@ -26,6 +35,7 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.export import MARKER, export
 from ptm_lightning.link import Link
 from ptm_lightning.task import Task
+from ptm_lightning.testing_case import tiny
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 TEXT = "the cat sat on the mat and the dog sat on the cat, so the mat was not the place to be for a cat or a dog. "
@@ -52,6 +62,49 @@ for folder in folders:
 assert not [name for name in sys.modules if name.startswith(("ptm_lightning", "lightning"))]
 torch.save(found, output)
 """
+
+
+READER_OF_ALL = """
+import json, sys, torch, transformers
+torch.set_num_threads(1)
+classes, output = json.loads(sys.argv[1]), sys.argv[2]
+inputs = torch.load(sys.argv[3])
+found = {}
+for folder, auto_class in classes.items():
+    assert transformers.AutoTokenizer.from_pretrained(folder)("the cat")["input_ids"]
+    model = getattr(transformers, auto_class).from_pretrained(folder).eval()
+    more = {"decoder_input_ids": inputs["input_ids"].flip(1)} if model.config.is_encoder_decoder else {}
+    with torch.no_grad():
+        outputs = {name: value for name, value in model(**inputs, **more).items() if torch.is_tensor(value)}
+    generated = None
+    if model.config.model_type in ("gpt2", "t5", "bart"):
+        generated = model.generate(**inputs, max_new_tokens=5, min_new_tokens=5, do_sample=False)
+    found[folder] = {"class": type(model).__name__, "outputs": outputs, "generated": generated}
+assert not [name for name in sys.modules if name.startswith(("ptm_lightning", "lightning"))]
+torch.save(found, output)
+"""
+
+
+class Objective(NamedTuple):
+    """An objective, and what transformers shall load of it."""
+
+    task: type[Task]
+    architecture: str
+    algorithm: Algorithm
+    auto_class: str
+    network_class: str
+
+
+OBJECTIVES = [
+    Objective(MaskedLM, "roberta", "bpe", "AutoModelForMaskedLM", "RobertaForMaskedLM"),
+    Objective(NextSentence, "bert", "wordpiece", "AutoModelForPreTraining", "BertForPreTraining"),
+    Objective(SentenceOrder, "albert", "unigram", "AutoModelForPreTraining", "AlbertForPreTraining"),
+    Objective(ReplacedTokenDetection, "electra", "wordpiece", "AutoModelForPreTraining", "ElectraForPreTraining"),
+    Objective(PermutationLM, "xlnet", "xlnet", "AutoModelForCausalLM", "XLNetLMHeadModel"),
+    Objective(CausalLM, "gpt2", "gpt2", "AutoModelForCausalLM", "GPT2LMHeadModel"),
+    Objective(SpanCorruption, "t5", "unigram", "AutoModelForSeq2SeqLM", "T5ForConditionalGeneration"),
+    Objective(Denoising, "bart", "bpe", "AutoModelForSeq2SeqLM", "BartForConditionalGeneration"),
+]
 
 
 class TextGeneration(Task):
@@ -144,6 +197,37 @@ def test_transformers_alone_gives_the_same_logits_and_guesses(tmp_path: Path):
         scores = row[found["ids"][0] == mask_id][0].softmax(-1).topk(5)
         assert [token for token, _ in found["guesses"]] == scores.indices.tolist()
         assert [score for _, score in found["guesses"]] == pytest.approx(scores.values.tolist(), abs=1e-5)
+
+
+def test_transformers_alone_loads_each_objective(tmp_path: Path):
+    networks: dict[str, PreTrainedModel] = {}
+    for objective in OBJECTIVES:
+        name = objective.task.__name__
+        task = objective.task(architecture=objective.architecture, overrides=tiny(objective.architecture))
+        network, path = trained(task, link(objective.algorithm), tmp_path / f"{name}.ckpt")
+        networks[str(export(path, tmp_path / name, objective.task))] = network
+    classes = {folder: objective.auto_class for folder, objective in zip(networks, OBJECTIVES, strict=True)}
+    inputs = {"input_ids": torch.arange(6, 26).view(2, 10), "attention_mask": torch.ones(2, 10, dtype=torch.long)}
+    torch.save(inputs, tmp_path / "inputs.pt")
+    files = [str(tmp_path / "found.pt"), str(tmp_path / "inputs.pt")]
+    command = [sys.executable, "-I", "-c", READER_OF_ALL, json.dumps(classes), *files]
+    reader = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert reader.returncode == 0, reader.stderr
+    answers = 0
+    for (folder, theirs), objective in zip(torch.load(files[0]).items(), OBJECTIVES, strict=True):
+        assert theirs["class"] == objective.network_class
+        network: Any = networks[folder]
+        both_sides = network.config.is_encoder_decoder
+        with torch.no_grad():
+            ours = network(**inputs, **({"decoder_input_ids": inputs["input_ids"].flip(1)} if both_sides else {}))
+        assert any("logits" in name for name in theirs["outputs"])
+        for name, value in theirs["outputs"].items():
+            torch.testing.assert_close(value, ours[name], rtol=0, atol=1e-5)
+        if theirs["generated"] is not None:
+            answers += 1
+            again = network.generate(**inputs, max_new_tokens=5, min_new_tokens=5, do_sample=False)
+            assert again.tolist() == theirs["generated"].tolist()
+    assert answers == 3
 
 
 def test_the_folder_holds_what_is_needed_and_no_code(checkpoint: Path, tmp_path: Path):

@@ -8,11 +8,16 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from ptm_lightning.tasks import MaskedLM, MaskedLMData
+from ptm_lightning.tasks import CausalLM, MaskedLM, MaskedLMData
 from torch.nn import functional
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from ptm_lightning.errors import UserError
+from ptm_lightning.models.masks import BIDIRECTIONAL, CAUSAL, isolates
+from ptm_lightning.task import Task
 from ptm_lightning.terms import Ratio, RunningSums, Term, step_loss
+from ptm_lightning.testing_case import tiny
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 
@@ -200,3 +205,41 @@ def test_running_sums():
     again = RunningSums()
     again.restore(sums.state(), torch.device("cpu"))
     assert again.means("val") == sums.means("val")
+
+
+def not_isolated() -> list[tuple[type[Task], str]]:
+    """Text networks whose documents can't be kept apart in a row: all of masked language modelling, some causal."""
+    other_dimensions = {
+        "flaubert",
+        "funnel",
+        "modernvbert",
+        "perceiver",
+        "reformer",
+        "squeezebert",
+        "ultravbert",
+        "xlm",
+    }
+    large_at_least = {"luke", "roc_bert"}
+    padding_of_its_own = {"mpnet"}
+    masked = set(MODEL_FOR_MASKED_LM_MAPPING_NAMES) & set(CONFIG_MAPPING) - BIDIRECTIONAL - CAUSAL
+    masked -= other_dimensions | large_at_least | padding_of_its_own
+    causal = ("gemma2", "gpt_neox", "mistral", "opt", "phi")
+    return [(MaskedLM, name) for name in sorted(masked)] + [(CausalLM, name) for name in causal]
+
+
+@pytest.mark.parametrize(("task_class", "architecture"), not_isolated())
+def test_what_cannot_be_isolated_is_laid_out_in_rows_and_said(
+    corpus: Path, caplog: pytest.LogCaptureFixture, task_class: type[Task], architecture: str
+):
+    task = task_class(architecture=architecture, overrides=tiny(architecture))
+    settings = {"vocab_size": 600, "max_length": 32, "batch_tokens": 512, "validation_share": 0.1}
+    data = task_class.data_class(train=[str(corpus)], layout="packed", **settings)
+    data.setup("validate")
+    task.trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    task.trainer.datamodule = data  # type: ignore[attr-defined]
+    task.setup("validate")
+    assert task.network is not None
+    assert not isolates(task.network.config)
+    said = f"--data.layout packed: {task.network.config.model_type} can't isolate packed documents; taking rows instead"
+    assert said in caplog.messages
+    assert not any(batch["packed"] for batch in data.val_dataloader())

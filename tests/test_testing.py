@@ -192,6 +192,28 @@ def test_other_layouts(layout: str, clause: str) -> None:
     check_task(MaskedLM, data={"layout": layout}, clauses=[NAMED[clause]])
 
 
+LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt-blocks": ("CausalLM", {"data": {"layout": "blocks"}}),
+    "gpt-packed": ("CausalLM", {"data": {"layout": "packed"}}),
+    "t5-blocks": ("SpanCorruption", {"data": {"layout": "blocks"}}),
+    "bart-blocks": ("Denoising", {"data": {"layout": "blocks"}}),
+    "roberta-blocks": (
+        "MaskedLM",
+        {"arguments": {"architecture": "roberta"}, "data": {"layout": "blocks", "tokenizer_algorithm": "bpe"}},
+    ),
+}
+"""What presets have, or name, beside each task's default."""
+
+
+@pytest.mark.parametrize("clause", ["noise_ignores_the_batch", "resume_is_equal"])
+@pytest.mark.parametrize("preset", LAYOUTS)
+def test_layouts_of_presets(preset: str, clause: str) -> None:
+    name, changes = LAYOUTS[preset]
+    needs = {key: value for key, value in NEEDS.get(name, {}).items() if key != "alternatives"}
+    data = needs.get("data", {}) | changes["data"]
+    check_task(BUILT_IN[name], **(needs | changes | {"data": data}), clauses=[NAMED[clause]])
+
+
 @pytest.mark.parametrize("masking", ["word", "span", "ngram"])
 def test_words_stay_whole(masking: str) -> None:
     check_task(

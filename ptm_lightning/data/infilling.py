@@ -12,9 +12,8 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.noise import Bools, Floats, Ints, Purpose, hash64, uniform
+from ptm_lightning.data.sentence_marks import FULL_STOPS
 from ptm_lightning.data.store import TokenStore
-
-FULL_STOPS = frozenset(".!?…。！？｡؟।")  # noqa: RUF001 - full-width ones are meant
 
 
 class Place(NamedTuple):

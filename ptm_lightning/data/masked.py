@@ -12,9 +12,10 @@ from ptm_lightning.data.batch import Batch, Rows, as_batch, frame_rows
 from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.masking_findings import masking_findings
 from ptm_lightning.data.module import TextData
-from ptm_lightning.data.noise import NGRAM_LENGTHS, SPAN_LENGTHS, Bools, Ints, Tokens, Unit, mask, span_starts
+from ptm_lightning.data.noise import NGRAM_LENGTHS, SPAN_LENGTHS, Bools, Floats, Ints, Tokens, Unit, mask, span_starts
 from ptm_lightning.data.predict import Text, text_batch
 from ptm_lightning.data.store import TokenStore
+from ptm_lightning.data.token_bytes import bytes_by_id
 from ptm_lightning.data.tokenizer import ordinary_ids
 from ptm_lightning.data.words import WordTable
 from ptm_lightning.data.words_anew import WordsAnew
@@ -39,8 +40,8 @@ class MaskCollate:
     ordinary_ids: Ints
     words: WordTable
     seed: int
-    evaluate: bool
-    """Noise without an epoch in it, sentences that training doesn't contain marked, and bytes counted."""
+    bytes_by_id: Floats | None
+    """(vocabulary,) bytes of text for each token; in evaluation, where sentences that are new are marked, too."""
 
     def __call__(self, pieces: Pieces) -> Batch:
         """One batch of R rows of T places."""
@@ -74,9 +75,9 @@ class MaskCollate:
 
     def of_targets(self, draw: Ints, offset: Ints) -> Batch:
         """What else the batch says of N targets: (N,) how often each was drawn before, (N,) its place in the store."""
-        if not self.evaluate:
+        if self.bytes_by_id is None:
             return Batch()
-        said = Batch(bytes=len(offset) * self.store.bytes_per_token)
+        said = Batch(bytes=float(self.bytes_by_id[self.store.tokens[offset]].sum()))
         if self.store.fresh is not None:
             said["fresh"] = torch.from_numpy(self.store.fresh[offset])
         return said
@@ -149,7 +150,7 @@ class MaskedText(TextData, ABC):
             ordinary_ids=ordinary_ids(self.hf_tokenizer),
             words=WordTable.of(self.hf_tokenizer),
             seed=self.seed,
-            evaluate=evaluate,
+            bytes_by_id=bytes_by_id(self.hf_tokenizer, store) if evaluate else None,
         )
 
     def original_rows(self, pieces: Pieces) -> Rows:

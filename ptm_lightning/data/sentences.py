@@ -2,13 +2,25 @@
 
 # ruff: noqa: RUF001, RUF002 - full-width punctuation and typographic quotes are meant
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
+
+from ptm_lightning.data.sentence_marks import (
+    ABBREVIATIONS,
+    AFTER_ORDINAL,
+    CLOSING,
+    DOTS,
+    FULL_STOPS,
+    GOES_ON,
+    HALF_WIDTH_AFTER,
+    NEED_SPACE,
+    ONLY_BEFORE_DIGITS,
+)
 
 RULES = "rules"
 
@@ -41,27 +53,29 @@ def find_splitter(name: str) -> Splitter:
     return Splitter(key, spacy_spans)
 
 
-# One class of characters first: the engine then looks for it without trying the rest at each position.
-_CANDIDATE = re.compile(r"""[.!?…。！？｡।؟\n](?:(?<!\n)[.!?…。！？｡।؟"'”’»）)\]」』】]*)?(\s*)""")
-_FULL_WIDTH = frozenset("。！？｡")
+def _candidates(marks: Iterable[str]) -> re.Pattern[str]:
+    """Where sentences may end. One class of characters comes first: the engine looks for it without trying the rest."""
+    known, closing = re.escape("".join(sorted(marks))), re.escape(CLOSING)
+    return re.compile(rf"[{known}\n](?:(?<!\n)[{known}{closing}]*)?(\s*)")
+
+
+# The engine is ten times slower with a class of characters beyond U+FFFF in it, and few texts have any.
+_RARE = [mark for mark in FULL_STOPS if mark > "\uffff"]
+_CANDIDATE, _CANDIDATE_OF_ANY_SCRIPT = _candidates(FULL_STOPS.difference(_RARE)), _candidates(FULL_STOPS)
+_HAS_RARE = re.compile(f"[{min(_RARE)}-{max(_RARE)}]")
 _LAST_WORD = re.compile(r"(?:^|[\s(\[\"'“‘„«])([^\s(\[\"'“‘„«]{1,9})$")
-_ABBREVIATIONS = frozenset(
-    re.findall(
-        r"\S+",
-        """mr mrs ms dr prof rev gen sen rep hon capt lt col sgt st mt jr sr vs viz cf ca approx al resp incl fig figs
-        eq eqs sec ch vol vols pp ed eds art op e.g i.e z.b d.h u.a u.s bzw vgl evtl ggf sog bspw nr abb tab hr fr mme
-        mlle mgr av bd dept univ assn bros no jan feb mar apr jun jul aug sep sept oct nov dec""",
-    )
-)
-_ONLY_BEFORE_DIGITS = frozenset(re.findall(r"\S+", "no art ch ed sec mar sep dec jan fig figs eq eqs vol pp nr tab"))
+_LETTER_AND_DOT = re.compile(r"[^\W\d_]\.")
+_AFTER_LETTER_AND_DOT = re.compile(r"\b[^\W\d_]\.\s$")
 
 
 def spans(text: str) -> list[tuple[int, int]]:
     """Where the sentences of a text stand.
 
     A sentence ends at . ! ? … followed by white space and no small letter, unless the full stop belongs to an
-    abbreviation, an initial or a number at the start of a line; at the full-width marks 。！？ wherever they stand; and
-    at a line break, unless the next line goes on with a small letter. Together the spans hold all that isn't space.
+    abbreviation, an initial, a German date or a number at the start of a line; at . ! ? right after a Chinese or
+    Japanese character; at the marks of other scripts (。！？ ۔ ։ ። ။ ।) wherever they stand, unless a comma or the like
+    follows; and at a line break, unless the next line goes on with a small letter. Together the spans hold all that
+    isn't space.
 
     Args:
         text: Any text.
@@ -72,7 +86,8 @@ def spans(text: str) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     start = len(text) - len(text.lstrip())
     size = len(text)
-    for match in _CANDIDATE.finditer(text, start):
+    candidate = _CANDIDATE_OF_ANY_SCRIPT if _HAS_RARE.search(text) else _CANDIDATE
+    for match in candidate.finditer(text, start):
         after = match.end()
         if after < size and not _ends(text, start, match, after):
             continue
@@ -96,32 +111,44 @@ def _ends(text: str, start: int, match: re.Match[str], after: int) -> bool:
     following = text[after]
     if mark == "\n":
         return not following.islower() or "\n" in match[1]
-    if mark in _FULL_WIDTH:
-        return True
-    if match.start(1) == after:
-        return False  # no space after it: 3.14, example.org
+    spaced = match.start(1) < after
+    lone_dot = mark in DOTS and match.start(1) == at + 1
+    if mark not in NEED_SPACE:
+        return (spaced or following not in GOES_ON) and not (lone_dot and _is_short(text, start, at, after))
+    if not spaced:
+        return _ends_without_space(text, at, following)
     if "\n" in match[1]:
         return not following.islower() or match[1].count("\n") > 1
-    if following.islower():
+    return not following.islower() and not (lone_dot and _is_short(text, start, at, after))
+
+
+def _ends_without_space(text: str, at: int, following: str) -> bool:
+    """Whether a half-width mark at `at` ends Chinese or Japanese; elsewhere it doesn't: 3.14, example.org."""
+    if not HALF_WIDTH_AFTER.match(text, at - 1) or text[at] not in ".!?" or text.startswith("..", at):
         return False
-    if mark == "." and match.start(1) == at + 1:
-        return not _is_short(text, start, at, following)
-    return True
+    if following.isascii() and following.isalnum():
+        return following.isupper() and text[at] != "."
+    return following not in GOES_ON
 
 
-def _is_short(text: str, start: int, at: int, following: str) -> bool:
-    """Whether the full stop at `at` marks an abbreviation, an initial, or a numbered item."""
+def _is_short(text: str, start: int, at: int, after: int) -> bool:
+    """Whether the full stop at `at`, with more text at `after`, is an abbreviation's, an initial's, or a number's."""
+    following = text[after]
+    if text[at] != "." and text[at - 1].isdigit() and following.isdigit():
+        return True
     before = max(start, at - 10)
     word = _LAST_WORD.search(text[before:at])
     if word is None:
         return False
     last = word[1]
-    if len(last) == 1 and last.isupper():
-        return True
+    if len(last) == 1 and last.isalpha():
+        in_pair = _LETTER_AND_DOT.match(text, after) or _AFTER_LETTER_AND_DOT.search(text[before : at - 1])
+        return last.isupper() or in_pair is not None
     if last.isdigit():
-        return before + word.start(1) == start and len(last) <= 3
+        item = before + word.start(1) == start and len(last) <= 3
+        return item or (len(last) <= 2 and AFTER_ORDINAL.match(text, after) is not None)
     low = last.lower()
-    return low in _ABBREVIATIONS and (low not in _ONLY_BEFORE_DIGITS or following.isdigit())
+    return low in ABBREVIATIONS and (low not in ONLY_BEFORE_DIGITS or following.isdigit())
 
 
 def hashes(text: str) -> npt.NDArray[np.uint64]:

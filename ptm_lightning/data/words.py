@@ -56,12 +56,12 @@ class WordTable:
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         size = max(vocabulary.values()) + 1
         first, last, apostrophe = (np.zeros(size, dtype=np.uint8) for _ in range(3))
-        kind, prefix = kind_of(json.loads(tokenizer.backend_tokenizer.to_str()))
+        kind, prefix = tokenizer_kind(json.loads(tokenizer.backend_tokenizer.to_str()))
         for token, i in vocabulary.items():
             if kind == "prefix":
                 first[i], last[i] = (_WITHIN if prefix and token.startswith(prefix) else _ALONE), _LETTER
                 continue
-            data = _bytes_of(token, kind)
+            data = bytes_of(token, kind)
             first[i], last[i] = _ends(data)
             if kind == "bytes":
                 apostrophe[i] = _contraction(data)
@@ -123,7 +123,7 @@ def _carried(last: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return last[np.maximum.accumulate(source)]
 
 
-def kind_of(description: dict[str, Any]) -> tuple[str, str]:
+def tokenizer_kind(description: dict[str, Any]) -> tuple[str, str]:
     """How a tokenizer marks words: 'bytes', 'sentencepiece', or 'prefix' with the prefix of pieces within a word."""
     model = description["model"]
     if model["type"] == "WordPiece":
@@ -151,7 +151,7 @@ def _byte_of() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-def _bytes_of(token: str, kind: str) -> bytes:
+def bytes_of(token: str, kind: str) -> bytes:
     """The text of a token, in UTF-8; possibly cut within a character."""
     if kind == "bytes":
         table = _byte_of()

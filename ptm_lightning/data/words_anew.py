@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.tokenizer import raw
-from ptm_lightning.data.words import UNSPACED, kind_of
+from ptm_lightning.data.words import UNSPACED, tokenizer_kind
 
 CUT = "\ufffd"
 """What stands for a character of which some bytes are missing."""
@@ -26,7 +26,7 @@ class WordsAnew:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._backend = raw(tokenizer)
-        self._marks_pieces = kind_of(json.loads(self._backend.to_str()))[0] == "prefix"
+        self._marks_pieces = tokenizer_kind(json.loads(self._backend.to_str()))[0] == "prefix"
 
     def go_on(self, ids: Ints) -> tuple[Bools, int]:
         """Which tokens go on with the word of the token before them.

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -35,6 +36,33 @@ def test_resume_drops_what_is_newer_than_the_checkpoint(tmp_path: Path) -> None:
     assert lines(tmp_path)[1:] == ["1,,train/loss,1.0", "2,,train/loss,2.0", "3,,train/loss,30.0"]
     CSVRecord(tmp_path).truncate(0)
     assert lines(tmp_path) == ["step,tokens,metric,value"]
+
+
+def samples(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_tables_are_lines_of_json_and_resume_drops_what_is_newer(tmp_path: Path) -> None:
+    first = CSVRecord(tmp_path)
+    for step in (2, 4):
+        first.log_table("val/samples", ["prompt", "generated"], [["a\nb", "é"], ["c", float(step)]], step)
+    with open(tmp_path / "samples.jsonl", "a") as file:
+        file.write('{"step": 5, "tab')
+    again = CSVRecord(tmp_path)
+    again.truncate(3)
+    again.log_table("val/samples", ["prompt"], [["again"]], 4)
+    assert samples(tmp_path) == [
+        {"step": 2, "table": "val/samples", "prompt": "a\nb", "generated": "é"},
+        {"step": 2, "table": "val/samples", "prompt": "c", "generated": 2.0},
+        {"step": 4, "table": "val/samples", "prompt": "again"},
+    ]
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_a_table_torn_by_a_kill_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "samples.jsonl").write_text('{"step": 1}\n7\n{"ste')
+    CSVRecord(tmp_path).log_table("t", ["a"], [["b"]], 2)
+    assert samples(tmp_path) == [{"step": 1}, {"step": 2, "table": "t", "a": "b"}]
 
 
 def test_truncate_without_a_file_makes_none(tmp_path: Path) -> None:

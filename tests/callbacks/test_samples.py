@@ -5,7 +5,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
-from ptm_lightning.callbacks.samples import Samples, spread
+from ptm_lightning.callbacks.samples import Samples, one_line, spread
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -72,6 +72,17 @@ def test_the_same_rows_at_each_validation(tmp_path: Path) -> None:
     assert tables.tables == [("val/samples", columns, rows, 2), ("val/samples", columns, rows, 4)]
     assert model.modes == {(False, False)}
     assert model.asked == 4
+
+
+def test_the_first_row_is_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fit(tmp_path, [Samples(count=3, batches=2)], Tables(), Toy())
+    said = [record.message for record in caplog.records if record.name == "ptm_lightning"]
+    assert said == 2 * ["  text      0\n  guesses   ?"]
+
+
+def test_a_long_text_is_shown_by_its_ends() -> None:
+    assert one_line("a\n b") == "a b"
+    assert one_line("a" + "b" * 200 + "c") == "a" + "b" * 54 + " … " + "b" * 54 + "c"
 
 
 def test_training_goes_on_as_without_it(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Causal language modelling, against transformers' own loss and readable loops."""
 
 import json
+import re
 from itertools import pairwise
 from math import log
 from pathlib import Path
@@ -164,6 +165,29 @@ def test_the_command_line_trains_continues_and_exports(corpus: Path, tmp_path: P
     prompt = torch.tensor([[tokenizer.eos_token_id, *tokenizer("A", add_special_tokens=False)["input_ids"]]])
     out = network.generate(prompt, max_new_tokens=5, do_sample=False)[0, prompt.shape[1] :]
     assert tokenizer.decode(out, skip_special_tokens=True) == answers[0][1]["prediction"]
+
+
+def test_each_validation_keeps_and_shows_samples_once(corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    run = tmp_path / "run"
+    size = [f"--model.overrides={json.dumps(tiny('gpt2'))}", "--data.vocab_size=400", "--data.max_length=32"]
+    arguments = ["--config", "gpt", "--data.train", str(corpus), *size, "--run_dir", str(run)]
+    assert main(["fit", *arguments, "--trainer.max_steps=4"]) == 0
+    screen = capfd.readouterr().err
+    assert re.search(r"validation at step 4: .*\n  prompt    .+\n  generated .*\n  text      .+\n", screen)
+
+    def rows() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+
+    first = rows()
+    assert [row["step"] for row in first] == [step for step in (1, 2, 3, 4) for _ in range(4)]
+    assert all(set(row) == {"step", "table", "prompt", "generated", "text"} for row in first)
+    with open(run / "samples.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 5, "table": "val/samples", "prompt": "after the checkpoint"}\n')
+    assert main(["fit", "--resume", str(run), "--trainer.max_steps=6"]) == 0
+    assert rows()[: len(first)] == first
+    assert [(row["step"], row["prompt"]) for row in rows()[len(first) :]] == [
+        (step, row["prompt"]) for step in (5, 6) for row in first[:4]
+    ]
 
 
 def test_prompts_of_different_length_continue_as_if_alone(corpus: Path):
