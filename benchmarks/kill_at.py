@@ -152,13 +152,13 @@ def arm(death: Death) -> None:
     """Wraps what leads to the place, in this process."""
     from ptm_lightning.callbacks import checkpoints, export
 
-    from ptm_lightning.data import corpus
+    from ptm_lightning.data import corpus, corpus_tokenizer
 
     _wrap(Trainer, "fit", lambda fit, trainer, *args, **kwargs: _fit_with(KillAt(death), fit, trainer, *args, **kwargs))
     if int(os.environ.get("LOCAL_RANK", "0")):
         return
     if death.place == "training the tokenizer":
-        _wrap(corpus, "train_tokenizer", lambda train, *args: _die_after(death, train, *args))
+        _wrap(corpus_tokenizer, "train_tokenizer", lambda *args, **kwargs: _die_after(death, *args, **kwargs))
     if death.place == "tokenizing":
         _wrap(corpus, "build_stores", lambda build, *args, **kwargs: build(*args, **_dying(death, kwargs)))
     if death.place == "writing":
@@ -177,8 +177,8 @@ def _fit_with(callback: Callback, fit: Callable[..., None], trainer: Any, *args:
     fit(trainer, *args, **kwargs)
 
 
-def _die_after(death: Death, call: Callable[..., Any], *args: Any) -> None:
-    call(*args)
+def _die_after(death: Death, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    call(*args, **kwargs)
     die(death, 0)
 
 

@@ -73,6 +73,15 @@ def test_records_are_compared_without_speeds(tmp_path: Path) -> None:
     assert "val/loss" in str(records_differ(left, right))
 
 
+def test_the_command_dies_after_it_has_trained_the_tokenizer(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus.txt")
+    told = tmp_path / "told"
+    arguments = settings(tmp_path / "corpus.txt", tmp_path / "run", tmp_path / "cache", steps=2, processes=1)
+    assert run(arguments, tmp_path / "log", Death("training the tokenizer", report=str(told))) == -9
+    assert told.read_text() == "0"
+    assert not (tmp_path / "cache" / "tokens").exists()
+
+
 def test_the_command_dies_while_tokenizing_and_nowhere_else(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus.txt")
     cache, told = tmp_path / "cache", tmp_path / "told"
