@@ -154,7 +154,7 @@ class Task(LightningModule):
         """The tokenizer that the network is made for, if it isn't built from scratch."""
         if self.link is not None:
             return self.link.hf_tokenizer
-        return backbone_tokenizer(self.auto_class, self.backbone) if self.backbone else None
+        return backbone_tokenizer(getattr(self, "auto_class", None), self.backbone) if self.backbone else None
 
     def setup(self, stage: str) -> None:
         """Meets the data, readies the network and what makes runs exact."""

@@ -149,8 +149,7 @@ class DenoisingData(TextData):
 
     def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
         """Rows that come to `max_length` uncorrupted, as the decoder says them."""
-        if (longest := self.max_length - len(self.frame)) < 2:
-            raise UserError(f"--data.max_length {self.max_length}: leaves no text to corrupt; give more, such as 128")
+        longest = self.max_length - len(self.frame)
         return partial(lay_out_closed, layout=self.layout, longest=longest, frame=self.frame)
 
     def collator(self, store: TokenStore, *, evaluate: bool) -> InfillCollate:

@@ -136,6 +136,7 @@ def test_facts_come_from_the_checkpoint(task: MaskedLM):
     assert data.training == {
         "optimizer steps": "1,200 of 2,000",
         "tokens seen": 1_234_567,
+        "optimizer": "adamw",
         "schedule": "linear, peak 0.001, warm-up 0.06",
         "weight average": "exponential, decay 0.9",
         "seed": 3,

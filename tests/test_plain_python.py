@@ -14,7 +14,6 @@ import torch
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 LINES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0].replace("max_steps=20", "max_steps=50")
 LAST = Path("from_python") / "last.ckpt"
-CORES = f"import torch; torch.set_num_threads({torch.get_num_threads()})\n"
 
 
 def weights() -> dict[str, torch.Tensor]:
@@ -32,7 +31,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, corpus: Path, mon
     whole = weights()
 
     monkeypatch.chdir(tmp_path / "killed")
-    victim = subprocess.Popen([sys.executable, "-c", CORES + LINES], stderr=subprocess.DEVNULL)
+    same = f"import torch; torch.set_num_threads({torch.get_num_threads()}); "  # and the kernels that tests have chosen
+    same += f"torch.set_float32_matmul_precision('{torch.get_float32_matmul_precision()}')\n"
+    victim = subprocess.Popen([sys.executable, "-c", same + LINES], stderr=subprocess.DEVNULL)
     while victim.poll() is None and not LAST.exists():
         time.sleep(0.005)
     os.kill(victim.pid, signal.SIGKILL)

@@ -67,9 +67,19 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
     return build_network(auto_class, config, start.seed)
 
 
-def backbone_tokenizer(auto_class: str, backbone: str) -> PreTrainedTokenizerFast:
-    """The tokenizer of a pretrained network; one of the wrong kind is refused before its tokenizer is."""
-    check_backbone(auto_class, backbone)
+def backbone_tokenizer(auto_class: str | None, backbone: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of a pretrained network.
+
+    Args:
+        auto_class: What the network must be, which is asked before its tokenizer; None while a mixture's parts, which
+            say it, aren't known.
+        backbone: A folder, or a name on the hub.
+
+    Raises:
+        UserError: The network is of another kind, or it has no tokenizer.
+    """
+    if auto_class is not None:
+        check_backbone(auto_class, backbone)
     return load_tokenizer(backbone)
 
 

@@ -183,7 +183,7 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str):
 
 
 def test_data_that_cannot_be_denoised_is_refused(corpus: Path, tmp_path: Path):
-    with pytest.raises(UserError, match=r"--data.max_length 3: leaves no text to corrupt"):
+    with pytest.raises(UserError, match=r"--data.max_length 3: a row takes 2 special tokens and needs two of text"):
         prepared(corpus, tmp_path, max_length=3)
     bare = train_tokenizer(["the cat sat on the mat"] * 9, "wordpiece", 60, 64)
     bare.mask_token = None

@@ -310,7 +310,10 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"max_length": 3}, "--data.max_length 3: leaves no text to corrupt"),
+        (
+            {"max_length": 4, "denoisers": [{"mode": "R", "density": 0.15, "mean_span": 3}]},
+            "--data.max_length 4: leaves no text to corrupt",
+        ),
         ({"max_length": 512, "noise_density": 0.5, "mean_span": 2.0}, "it has 100 sentinels .* need 170"),
     ],
 )
