@@ -54,9 +54,9 @@ class StepLines:
     def _keep(self, wanted: Callable[[int], bool]) -> None:
         """Leaves some of the lines, and none that a kill has torn."""
         text = self.path.read_text("utf-8", errors="replace") if self.path.exists() else ""
-        whole = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+        whole = text[: text.rfind("\n") + 1].split("\n")[:-1]  # other line breaks may stand in a cell
         kept = [line for line in whole if (step := self._step_of(line)) is not None and wanted(step)]
-        atomic_write(self.path, self._header + "".join(kept))
+        atomic_write(self.path, self._header + "".join(f"{line}\n" for line in kept))
 
 
 class CSVRecord(Logger):
@@ -125,7 +125,8 @@ class CSVRecord(Logger):
             data: The rows.
             step: The optimizer steps done.
         """
-        rows = [{"step": step or 0, "table": key, **dict(zip(columns, row, strict=True))} for row in data]
+        marks = {"step": step or 0, "table": key}  # in front, and not to be overwritten by a column
+        rows = [marks | dict(zip(columns, row, strict=True)) | marks for row in data]
         lines = [json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows]
         self._samples.append("".join(lines), f"{key} at step {step}")
 

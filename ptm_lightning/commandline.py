@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError, readable, suggest
-from ptm_lightning.flags import token_number
+from ptm_lightning.flags import budget
 from ptm_lightning.log import say
 from ptm_lightning.plugins import find_class
 from ptm_lightning.presets import CLASS, Layer, fill_in, merge, put_back, take_deep
@@ -198,8 +198,10 @@ def parse(
     template = merge([*(layer.values for layer in kept), deep])
     ours = {key: template.pop(key, None) for key in OWN_KEYS}
     ours |= {key: value for key in OWN_KEYS if (value := getattr(own, key, None)) is not None}
-    if isinstance(ours["max_tokens"], str):  # to YAML, 20e6 is a text
-        ours["max_tokens"] = token_number(ours["max_tokens"])
+    if ours["max_tokens"] is not None:
+        ours["max_tokens"] = int(budget("max_tokens", ours["max_tokens"], 1, "20e6"))
+    if ours["max_hours"] is not None:
+        ours["max_hours"] = budget("max_hours", ours["max_hours"], 1e-6, "0.5")
     config = fill_in(template, {"run_dir": run_dir, **ours})
     if ours["seed"] is not None:
         config.setdefault("model", {})["seed"] = config.setdefault("data", {})["seed"] = ours["seed"]

@@ -31,24 +31,25 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        """The sum; kept is the logarithm of each row's normaliser."""
+        """The sum; kept are each row's largest logit and its chance, apart, for their sum would lose digits."""
         losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+        largest = torch.empty_like(losses)
         for part in _stretches(logits):
-            chances = torch.log_softmax(logits[part], dim=-1, dtype=torch.float32)
-            losses[part] = -chances.gather(1, targets[part, None])[:, 0]
-        normaliser = losses + logits.gather(1, targets[:, None])[:, 0]
-        ctx.save_for_backward(logits, targets, normaliser)
+            log_chances = torch.log_softmax(logits[part], dim=-1, dtype=torch.float32)
+            losses[part] = -log_chances.gather(1, targets[part, None])[:, 0]
+            largest[part] = log_chances.amax(dim=-1)
+        ctx.save_for_backward(logits, targets, logits.amax(dim=-1).float(), largest)
         return losses.sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None]:
         """The chances, less 1 at the targets."""
-        logits, targets, normaliser = ctx.saved_tensors
+        logits, targets, top, log_chance = ctx.saved_tensors
         gradient = torch.empty_like(logits)
         for part in _stretches(logits):
             in_place = gradient[part] if gradient.dtype == torch.float32 else None
-            chances = torch.sub(logits[part], normaliser[part, None], out=in_place).exp_()
+            chances = torch.sub(logits[part], top[part, None], out=in_place).add_(log_chance[part, None]).exp_()
             chances.scatter_add_(1, targets[part, None], chances.new_full((len(chances), 1), -1.0)).mul_(outer)
             if in_place is None:
                 gradient[part] = chances

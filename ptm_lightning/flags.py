@@ -1,7 +1,8 @@
 """The first pass over the command line: the flags of each command that aren't a class's arguments."""
 
 import argparse
-from typing import NoReturn
+from math import inf
+from typing import Any, NoReturn
 
 from ptm_lightning.errors import UserError
 
@@ -83,30 +84,25 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "file, of a transformers folder, or of a model on the hub",
     )
     add("--seeds", type=int, nargs="+", metavar="N", help="a run for each of so many seeds, or of the seeds named here")
-    add("--max_tokens", type=token_number, metavar="N", help="end after this many tokens (20e6)")
+    add("--max_tokens", metavar="N", help="end after this many tokens (20e6)")
     add(
         "--max_hours",
-        type=_hours,
         metavar="HOURS",
         help="end after this time; turned into steps once the speed is known",
     )
     add("--dry_run", action="store_true", help="check everything, say what would be done, and stop")
 
 
-def token_number(text: str) -> int:
-    """A number of tokens as people write it, such as 20e6."""
-    return int(_positive(text, "20e6"))
+def budget(name: str, value: Any, least: float, example: str) -> float:
+    """The number in a budget as people write it, such as 20e6, on the command line or in YAML.
 
-
-def _hours(text: str) -> float:
-    return _positive(text, "0.5")
-
-
-def _positive(text: str, example: str) -> float:
+    Raises:
+        UserError: It is none, or too small.
+    """
     try:
-        value = float(text.replace("_", ""))
+        number = float(str(value).replace("_", ""))
     except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is no number above 0; give one, such as {example}")
-    return value
+        number = 0.0
+    if not least <= number < inf:
+        raise UserError(f"--{name} {value}: give a number above 0, such as {example}")
+    return number

@@ -107,6 +107,8 @@ def build_optimizer(recipe: Recipe, module: nn.Module, rate: Callable[[str], flo
 
 def check_recipe(recipe: Recipe) -> None:
     """Refuses settings that make no sense, and those that the optimizer would ignore."""
+    if recipe.optimizer not in RATES:
+        raise UserError(f"--model.optimizer {recipe.optimizer}: give {' or '.join(RATES)}")
     if recipe.learning_rate is not None and recipe.learning_rate <= 0:
         raise UserError(f"--model.learning_rate {recipe.learning_rate}: give a number above 0, such as 1e-4")
     if recipe.ema is not None and not 0 <= recipe.ema < 1:
@@ -115,8 +117,12 @@ def check_recipe(recipe: Recipe) -> None:
         if getattr(recipe, name) < 0:
             raise UserError(f"--model.{name} {getattr(recipe, name)}: give 0 or more")
     for name in ("betas", "eps"):
-        if recipe.optimizer != "adamw" and getattr(recipe, name) != getattr(type(recipe), name):
+        if recipe.optimizer != "adamw" and not _equal(getattr(recipe, name), getattr(type(recipe), name)):
             raise UserError(f"--model.{name}: is AdamW's, {recipe.optimizer} has none; give --model.optimizer adamw")
+
+
+def _equal(left: Any, right: Any) -> bool:
+    return bool(tuple(left) == tuple(right)) if isinstance(left, list | tuple) else bool(left == right)
 
 
 def schedule_factor(schedule: Schedule, step: int, total_steps: int, warmup: float) -> float:

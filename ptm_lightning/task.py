@@ -165,9 +165,9 @@ class Task(LightningModule):
             self.link = meet_data(self.network, self.auto_class, self._link, data.link)
             if not isolates(self.network.config):
                 data.lay_out_in_rows(f"{self.network.config.model_type} can't isolate packed documents")
-        if stage == "fit" and self._has_data() and data is not None:
+        if stage == "fit" and self._has_data():
             check_trainer(self.trainer)
-            self.total_steps = data.total_steps()
+            self.total_steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
 
     def configure_model(self) -> None:
         """Builds the network, once; without data and without a checkpoint's link there is nothing to build from yet."""

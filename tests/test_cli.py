@@ -342,14 +342,12 @@ MISTAKES = [
         ["fit", "--data.train", "some.txt", "--data.train", "latin.txt"],
         "error: --data.train: is given twice; name all values after one",
     ),
-    (
-        ["fit", "--max_hours", "0"],
-        "error: argument --max_hours: 0 is no number above 0; give one, such as 0.5",
+    (["fit", "--max_hours", "0"], "error: --max_hours 0: give a number above 0, such as 0.5"),
+    *(
+        (["fit", "--max_tokens", value], f"error: --max_tokens {value}: give a number above 0, such as 20e6")
+        for value in ("abc", "inf", "nan", "0.5")
     ),
-    (
-        ["fit", "--max_tokens", "abc"],
-        "error: argument --max_tokens: abc is no number above 0; give one, such as 20e6",
-    ),
+    (["fit", "--config", "lots.yaml"], "error: --max_tokens lots: give a number above 0, such as 20e6"),
     (
         ["fit", "--data.train", "some.txt", "--trainer.accumulate_grad_batches=0"],
         "error: --trainer.accumulate_grad_batches 0: give 1 or more",
@@ -371,7 +369,7 @@ MISTAKES = [
     ),
     (
         ["fit", "--data.validation_share", "1.5"],
-        "error: --data.validation_share 1.5: give a share below 1, such as 0.02",
+        "error: --data.validation_share 1.5: give one of at least 0 and below 1, such as 0.02",
     ),
     (
         ["fit", "--model.backbone", "nowhere"],
@@ -445,6 +443,7 @@ MISTAKES = [
 @pytest.fixture
 def mess(here: Path) -> Path:
     (here / "broken.yaml").write_text("model:\n  size: tiny: mini\n")
+    (here / "lots.yaml").write_text("model: MaskedLM\nmax_tokens: lots\n")
     (here / "bytes.yaml").write_bytes(b"model:\n  size: t\xefny\n")
     (here / "wrong.yaml").write_text("model:\n  class_path: MaskedLM\n  sise: tiny\n")
     (here / "empty.txt").write_text("")

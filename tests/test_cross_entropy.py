@@ -20,16 +20,17 @@ def loss_and_gradient(logits: torch.Tensor, targets: torch.Tensor, ours: bool) -
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("rows", [0, 1, 7, 64])
-def test_equals_torch(dtype: torch.dtype, rows: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("spread", [1, 10, 100])
+def test_equals_torch(dtype: torch.dtype, rows: int, spread: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cross_entropy, "CPU_STRETCH", 5 * 301)  # stretches of 5 rows, the last one shorter
     generator = torch.Generator().manual_seed(rows)
-    logits = (5 * torch.randn(rows, 301, generator=generator)).to(dtype)
+    logits = (spread * torch.randn(rows, 301, generator=generator)).to(dtype)
     targets = torch.randint(301, (rows,), generator=generator)
     (loss, gradient), (right, rights) = (loss_and_gradient(logits, targets, ours) for ours in (True, False))
     assert loss.dtype == torch.float32
     assert gradient.dtype == dtype
     torch.testing.assert_close(loss, right, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(gradient, rights, rtol=max(5e-6, 2 * torch.finfo(dtype).eps), atol=1e-7)
+    torch.testing.assert_close(gradient, rights, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
 
 
 def test_tokens_that_are_ruled_out_and_logits_of_any_size():
@@ -53,5 +54,5 @@ def test_memory_is_once_that_of_the_logits():
     targets = torch.randint(1000, (4096,))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         summed_cross_entropy(logits, targets).backward()
-    largest = sorted((event.cpu_memory_usage for event in profile.events()), reverse=True)
-    assert largest[0] <= 4096 * 1000 * 4 * 1.01
+    allocated = sum(size for event in profile.events() if (size := event.self_cpu_memory_usage) > 4096 * 1000)
+    assert allocated <= 4096 * 1000 * 4 * 1.01, "torch's own holds three"

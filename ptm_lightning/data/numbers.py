@@ -26,13 +26,13 @@ def check_numbers(settings: Settings) -> None:
         if value is not None and value < least:
             raise UserError(f"--data.{name} {value}: give {least} or more")
     if not 0 <= settings.validation_share < 1:
-        raise UserError(f"--data.validation_share {settings.validation_share}: give a share below 1, such as 0.02")
+        raise UserError(
+            f"--data.validation_share {settings.validation_share}: give one of at least 0 and below 1, such as 0.02"
+        )
     weights = settings.weights
     if weights is not None and len(weights) != len(settings.train):
         raise UserError(
             f"--data.weights: {len(weights)} for {len(settings.train)} sources of --data.train; give each one"
         )
-    if weights is not None and min(weights) <= 0:
-        raise UserError(
-            f"--data.weights: {min(weights):g} draws nothing; give numbers above 0, or leave the source out"
-        )
+    if nothing := [weight for weight in weights or () if not weight > 0]:
+        raise UserError(f"--data.weights: {nothing[0]:g} draws nothing; give numbers above 0, or leave the source out")

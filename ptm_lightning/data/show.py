@@ -52,7 +52,7 @@ def show_place(ids: Tensor | Ints, place: int, tokenizer: PreTrainedTokenizerFas
         tokenizer: For words.
     """
     row, column = divmod(place, ids.shape[1])
-    nearby = ids[row, max(0, column - AROUND) : column + AROUND].tolist()
+    nearby = ids[row, max(0, column - AROUND) : column + AROUND + 1].tolist()
     return f"{tokenizer.convert_ids_to_tokens(int(ids[row, column]))!r} in {tokenizer.decode(nearby)!r}"
 
 

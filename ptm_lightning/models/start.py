@@ -119,8 +119,7 @@ def _begin_decoder(network: PreTrainedModel) -> None:
     """Says how a decoder begins where its config doesn't, such as a T5's that isn't from the hub."""
     config: Any = network.config
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
-        settings: Any = network.generation_config
-        told = settings.decoder_start_token_id
+        told = getattr(getattr(network, "generation_config", None), "decoder_start_token_id", None)
         config.decoder_start_token_id = config.pad_token_id if told is None else told
 
 

@@ -39,20 +39,21 @@ def test_resume_drops_what_is_newer_than_the_checkpoint(tmp_path: Path) -> None:
 
 
 def samples(folder: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def test_tables_are_lines_of_json_and_resume_drops_what_is_newer(tmp_path: Path) -> None:
-    first = CSVRecord(tmp_path)
     for step in (2, 4):
-        first.log_table("val/samples", ["prompt", "generated"], [["a\nb", "é"], ["c", float(step)]], step)
+        CSVRecord(tmp_path).log_table(
+            "val/samples", ["prompt", "generated"], [["a\nb", "é\u2028e"], ["c", float(step)]], step
+        )
     with open(tmp_path / "samples.jsonl", "a") as file:
         file.write('{"step": 5, "tab')
     again = CSVRecord(tmp_path)
     again.truncate(3)
     again.log_table("val/samples", ["prompt"], [["again"]], 4)
     assert samples(tmp_path) == [
-        {"step": 2, "table": "val/samples", "prompt": "a\nb", "generated": "é"},
+        {"step": 2, "table": "val/samples", "prompt": "a\nb", "generated": "é\u2028e"},
         {"step": 2, "table": "val/samples", "prompt": "c", "generated": 2.0},
         {"step": 4, "table": "val/samples", "prompt": "again"},
     ]
