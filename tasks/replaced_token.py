@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ptm_lightning.cross_entropy import summed_cross_entropy
-from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.batch import CHANCE_BITS, Batch
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.masked import MaskCollate
 from ptm_lightning.data.noise import Ints, Purpose, hash64
@@ -29,7 +29,6 @@ from ptm_lightning.terms import Auroc, Ratio, Term, Terms
 
 from .masked_lm import MaskedLMData
 
-CHANCE_BITS = 30
 HEAD_WIDTH = 64
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.noise import Ints
 
+CHANCE_BITS = 30
+
 
 class Batch(TypedDict, total=False):
     """What a data module gives and a task takes, for every layout."""
@@ -67,7 +69,7 @@ class Batch(TypedDict, total=False):
     part: str
     """Mixtures only: the name of the part that the batch belongs to."""
     chances: Tensor
-    """(N,) replaced token detection only: integers below 2**30 that decide what a target is replaced by."""
+    """(N,) replaced token detection only: integers below 2**CHANCE_BITS that decide what a target is replaced by."""
     texts: list[tuple[str, str]]
     """Prediction only: (id, text) of each row."""
     rows: list[dict[str, Any]]

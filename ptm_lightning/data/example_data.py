@@ -186,13 +186,6 @@ class ExampleData(TaskData, ABC):
         batch["texts"] = [(text.id, text.text) for text in texts]
         return batch
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Moves all but the rows as they were read: Lightning would walk through every value of theirs."""
-        if not isinstance(batch, dict) or "rows" not in batch:
-            return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        rest = {name: value for name, value in batch.items() if name != "rows"}
-        return super().transfer_batch_to_device(rest, device, dataloader_idx) | {"rows": batch["rows"]}
-
     def facts(self) -> dict[str, str]:
         """How often rows repeat, and how often each label occurs."""
         provenance = self.corpus.provenance

@@ -95,19 +95,8 @@ def prepare_examples(
     Raises:
         UserError: For sources that can't be read and rows that don't fit.
     """
-    keys = {flag: [source_key(source, settings.cache) for source in found] for flag, found in sources.items()}
     shares = (0.0 if settings.validation else settings.validation_share, 0.0 if settings.test else test_share)
-    recipe = {"columns": settings.columns, "fields": reader.fields, "shares": shares, "reader": reader.key}
-    sizes = {flag: len(found) for flag, found in keys.items()}
-    text = to_text(tokenizer)[0]
-
-    def folder_of(known: Sequence[str]) -> Path:
-        key = store_key([key for found in keys.values() for key in found], text, recipe | sizes | {"known": known})
-        return settings.cache / "examples" / key
-
-    folder = folder_of(())
-    if reader.known and not (folder.exists() and list(_facts(folder).get("labels", ())) == list(reader.known)):
-        folder = folder_of(reader.known)  # else what training has made of these rows serves as well
+    folder = _folder(settings, sources, shares, reader, to_text(tokenizer)[0])
     if not folder.exists():
         with written_once(folder) as partial, reading("tokenizing", text_bytes(sources["--data.train"])) as advance:
             if partial is not None:
@@ -129,6 +118,24 @@ def prepare_examples(
         (0, *facts.pop("source_ends")),
         chosen | numbers | facts,
     )
+
+
+def _folder(
+    settings: CorpusSettings, sources: Sources, shares: tuple[float, float], reader: Reader, tokenizer_json: str
+) -> Path:
+    """Where the stores lie: those that training has made of these rows, if they give the labels that are known."""
+    keys = {flag: [source_key(source, settings.cache) for source in found] for flag, found in sources.items()}
+    recipe = {"columns": settings.columns, "fields": reader.fields, "shares": shares, "reader": reader.key}
+    recipe |= {flag: len(found) for flag, found in keys.items()}
+
+    def of(known: Sequence[str]) -> Path:
+        all_keys = (key for found in keys.values() for key in found)
+        return settings.cache / "examples" / store_key(all_keys, tokenizer_json, recipe | {"known": known})
+
+    trained = of(())
+    if reader.known and not (trained.exists() and list(_facts(trained).get("labels", ())) == list(reader.known)):
+        return of(reader.known)
+    return trained
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.batch import CHANCE_BITS, Batch
 from ptm_lightning.data.show import show_place
 from ptm_lightning.findings import Finding, faults, mean, share
 
@@ -86,7 +86,7 @@ def _count_draws(
     """Chances in [0, 1) lay out the vocabulary's probabilities, one after the other: that tells what each draws."""
     index, targets = batch["target_index"], batch["targets"]
     drawn, special = made.ids.flatten()[index], torch.tensor(tokenizer.all_special_ids)
-    chances = (batch["chances"].double() + 0.5) / 2**30
+    chances = (batch["chances"].double() + 0.5) / 2**CHANCE_BITS
     probabilities = (made.guesses.double() / temperature).softmax(dim=1)
     ends = probabilities.cumsum(dim=1)
     end, size = (table.gather(1, drawn[:, None]).squeeze(1) for table in (ends, probabilities))

@@ -190,6 +190,12 @@ class TaskData(LightningDataModule):
         rank, processes = self._trainer.global_rank, self._trainer.world_size
         return PredictLoader(self.predict_inputs, self.predict_batch, size, rank, processes, self.done)
 
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Moves all but the rows as they were read: Lightning would walk through every value of theirs."""
+        rows = {"rows": batch["rows"]} if isinstance(batch, dict) and "rows" in batch else {}
+        moved = super().transfer_batch_to_device({**batch, "rows": None} if rows else batch, device, dataloader_idx)
+        return moved | rows if rows else moved
+
     # The plan
 
     @cached_property
