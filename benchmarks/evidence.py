@@ -20,11 +20,12 @@ from experiments import EXPERIMENTS, baselines_of, data_of, questions
 
 from ptm_lightning.checkpoint import KEY, load_checkpoint, newest_valid
 from ptm_lightning.data.task_data import TaskData
+from ptm_lightning.environment import environment
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import append
 from ptm_lightning.log import set_up_logging
 from ptm_lightning.plugins import load_plugins
-from ptm_lightning.run import environment, read_config, read_state
+from ptm_lightning.run import read_config, read_state
 from ptm_lightning.summary import read_metrics
 
 

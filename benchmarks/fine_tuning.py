@@ -18,12 +18,12 @@ from typing import Any
 from evidence import keep, parser_of, print_newest, print_table, ptm, run_dir_of, train
 
 from ptm_lightning.data.sources import read, resolve
+from ptm_lightning.environment import environment
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import set_up_logging
 from ptm_lightning.metrics.question_answering import MEASURES, words
 from ptm_lightning.metrics.rouge import lead, rouge_scores
 from ptm_lightning.plugins import load_plugins
-from ptm_lightning.run import environment
 from ptm_lightning.scores import Evaluated
 
 SPLITS = ("train", "validation", "test")

@@ -7,10 +7,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ptm_lightning.checkpoint import best, step_files
+from ptm_lightning.environment import environment
 from ptm_lightning.export import export
 from ptm_lightning.log import say
 from ptm_lightning.model_card import TRAINER
-from ptm_lightning.run import environment
 from ptm_lightning.task import Task
 
 from .step_end import checkpoint_folder

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ptm_lightning.checkpoint import newest_valid, step_files
 from ptm_lightning.commandline import parse
+from ptm_lightning.environment import environment
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 from ptm_lightning.models.kernels import prepare_cpu
@@ -24,7 +25,6 @@ from ptm_lightning.run import (
     RunLock,
     RunState,
     State,
-    environment,
     new_run_dir,
     newest_unfinished,
     read_config,

@@ -11,7 +11,8 @@ import yaml
 from lightning.pytorch import Trainer
 
 from ptm_lightning.checkpoint import KEY
-from ptm_lightning.run import environment, without_secrets
+from ptm_lightning.environment import environment
+from ptm_lightning.run import without_secrets
 
 if TYPE_CHECKING:
     from ptm_lightning.task import Task

@@ -1,25 +1,23 @@
-"""The run folder: where everything of a run goes, who writes there, how far it is, and what its bits depend on.
+"""The run folder: where everything of a run goes, who writes there, and how far it is.
 
-Nothing here imports torch before it is needed, so that the command line answers at once.
+Nothing here imports torch, so that the command line answers at once.
 """
 
 import fcntl
 import json
 import os
-import platform
 import re
 import signal
 import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict
 
 import yaml
 
+from ptm_lightning import __version__
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import atomic_write
 
@@ -28,7 +26,6 @@ SECRET = re.compile(
     r"|(?<!mask_)(?<!pad_)(?<!unk_)(?<!cls_)(?<!sep_)(?<!bos_)(?<!eos_)token$",
     re.IGNORECASE,
 )
-PACKAGES = ("torch", "lightning", "transformers", "tokenizers", "numpy", "ptm-lightning")
 
 State = Literal["running", "interrupted", "finished", "failed"]
 
@@ -159,7 +156,7 @@ def write_state(folder: Path, state: RunState) -> None:
         state: Some or all of the values.
     """
     stored: RunState = read_state(folder) or {"created": datetime.now(UTC).isoformat()}
-    complete: RunState = {**stored, "version": _version("ptm-lightning"), **state}
+    complete: RunState = {**stored, "version": __version__, **state}
     atomic_write(folder / "run.json", json.dumps(complete, indent=2) + "\n")
 
 
@@ -238,65 +235,3 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_secrets(item) for item in value]
     return value
-
-
-def environment(precision: str = "32-true", world_size: int = 1) -> dict[str, Any]:
-    """What the bits of a run depend on besides its config.
-
-    Args:
-        precision: The Trainer's.
-        world_size: The number of processes.
-
-    Returns:
-        Plain values, by name.
-    """
-    import torch
-
-    return {
-        "threads": torch.get_num_threads(),
-        "interop threads": torch.get_num_interop_threads(),
-        "matrix products": torch.get_float32_matmul_precision(),
-        "precision": precision,
-        "processes": world_size,
-        "processor": _processor(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "python": platform.python_version(),
-        **{f"version of {name}": _version(name) for name in PACKAGES},
-    }
-
-
-def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What has changed, in words.
-
-    Args:
-        stored: An `environment` of then.
-        now: The present one.
-
-    Returns:
-        One clause for each, like "threads: 4 then, 2 now"; empty if the bits will be the same.
-    """
-    names = [*stored, *(name for name in now if name not in stored)]
-    return [
-        f"{name}: {stored.get(name, 'unknown')} then, {now.get(name, 'unknown')} now"
-        for name in names
-        if stored.get(name) != now.get(name)
-    ]
-
-
-@cache
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
-
-
-@cache
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )

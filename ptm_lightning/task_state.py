@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 from ptm_lightning.checkpoint import FORMAT
+from ptm_lightning.environment import differences, environment
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
-from ptm_lightning.run import differences, environment
 
 if TYPE_CHECKING:
     from ptm_lightning.task import Task

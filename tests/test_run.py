@@ -13,8 +13,6 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.run import (
     Interrupted,
     RunLock,
-    differences,
-    environment,
     new_run_dir,
     newest,
     newest_unfinished,
@@ -159,19 +157,6 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str | None, message: str) -
         (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(UserError, match=rf"config\.yaml: {message}"):
         read_config(tmp_path)
-
-
-def test_what_the_bits_depend_on() -> None:
-    now = environment("bf16-mixed", 2)
-    assert {"threads", "interop threads", "matrix products", "processor", "version of torch"} <= now.keys()
-    assert (now["precision"], now["processes"]) == ("bf16-mixed", 2)
-    assert json.loads(json.dumps(now)) == now
-    assert differences(now, environment("bf16-mixed", 2)) == []
-    changed = now | {"threads": now["threads"] + 2, "new": 1}
-    assert differences(now, changed) == [
-        f"threads: {now['threads']} then, {now['threads'] + 2} now",
-        "new: unknown then, 1 now",
-    ]
 
 
 def test_interrupted_is_an_exit_status() -> None:
