@@ -34,6 +34,22 @@ class RegularValidation(Callback):
         if self.active:
             self._space(trainer, pl_module)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses an interval that no epoch is long enough for.
+
+        Raises:
+            UserError: It is counted within epochs, and longer than one.
+        """
+        chosen = getattr(trainer, "val_check_interval", None)
+        plan = getattr(trainer.datamodule, "plan", None)  # type: ignore[attr-defined]
+        if plan is None or not isinstance(chosen, int) or trainer.check_val_every_n_epoch is None:
+            return
+        if chosen > (batches := plan.steps(0) * trainer.accumulate_grad_batches):
+            raise UserError(
+                f"--trainer.val_check_interval {chosen}: it is counted within an epoch, which has {batches:,} batches; "
+                "add --trainer.check_val_every_n_epoch null to count over epochs"
+            )
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -25,7 +25,7 @@ def only_rows(network: nn.Module, index: Tensor) -> Iterator[None]:
     pool (next sentence, classification) still see all rows.
 
         with only_rows(network, index):
-            logits = network(input_ids=ids).logits[0]  # (N, vocabulary)
+            logits = network(input_ids=ids).logits.squeeze(0)  # (N, vocabulary)
 
     Args:
         network: A transformers model with a head.

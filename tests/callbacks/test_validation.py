@@ -64,6 +64,12 @@ def test_what_the_user_chose_stays(corpus: Path, tmp_path: Path, chosen: dict[st
     assert run(corpus, tmp_path, RegularValidation(10), max_steps=29, **chosen) == expected
 
 
+def test_an_interval_longer_than_an_epoch_would_never_come(corpus: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="15: it is counted within an epoch, which has 14 batches"):
+        run(corpus, tmp_path, RegularValidation(), max_steps=29, val_check_interval=15)
+    assert run(corpus, tmp_path, RegularValidation(), max_steps=29, val_check_interval=14) == [14, 28]
+
+
 def test_a_resumed_run_validates_at_the_same_steps(corpus: Path, tmp_path: Path):
     saves = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
     whole = run(corpus, tmp_path, RegularValidation(4), saves, max_steps=25, enable_checkpointing=True)
