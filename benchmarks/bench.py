@@ -1,11 +1,12 @@
 """Training beside the peers, on the same network, weights, text and precision, as ratios.
 
     python benchmarks/bench.py                                     on the text that Python carries
-    python benchmarks/bench.py --text corpus.jsonl.gz --json bench.json
-    python benchmarks/bench.py --suite objectives                  one of: training, costs, objectives, tasks
+    python benchmarks/bench.py --text corpus.jsonl.gz --json bench.json --picture bench.png
+    python benchmarks/bench.py --suite objectives                  some of: training, levers, costs, objectives, tasks
     python benchmarks/bench.py --quick                             shows that it works; its numbers mean nothing
 
-`training` is masked language modelling beside all peers, `costs` what ours costs beyond the network, `objectives` the
+`training` is masked language modelling beside all peers, `levers` the same with one lever of ours off at a time, and
+beside a Trainer that is given our matrix products, `costs` what ours costs beyond the network, `objectives` the
 presets at size tiny: data modules against networks, the trainer's loop against a bare one, and causal and permutation
 language modelling beside transformers.Trainer with its own collators. `tasks` fine-tunes a classifier beside
 transformers.Trainer, labels texts beside its pipeline, and summarizes beside generate on batches in the data's order;
@@ -30,6 +31,8 @@ from typing import Any
 
 from clock import Job
 from downstream import same_answers
+from levers import ALL_ON, LEVERS, PEER
+from picture import draw
 from startup import starts
 
 HERE = Path(__file__).parent
@@ -39,10 +42,12 @@ TOLERANCES = {"fp32": {"loss": 1e-5, "gradient": 1e-4}, "bf16": {"loss": 2e-2, "
 """What loss (absolute) and gradient (relative) may differ by; in bf16 both sides round, in different places."""
 GOALS = {("rows", "fp32"): 6.0, ("rows", "bf16"): 4.0}
 """What ours is to reach against `transformers.Trainer`."""
+PEER_GOAL = 4.0
+"""The same against one that is given our matrix products."""
 PRESETS = ("bert", "roberta", "albert", "gpt", "xlnet", "t5", "bart", "electra")
 PEER_PRESETS = ("gpt", "xlnet")
 """Those whose peer is no masked language modelling."""
-SUITES = ("training", "costs", "objectives", "tasks")
+SUITES = ("training", "levers", "costs", "objectives", "tasks")
 FINE_TUNING = {"trainer": ("padded to the longest allowed", 6.0), "grouped": ("its best flags", 2.0)}
 """What the peers of fine-tuning are called, and what ours is to reach against them in fp32."""
 ANSWERING = {
@@ -149,6 +154,21 @@ def compare(job: Job, precisions: Sequence[str], pairs: int) -> dict[str, Any]:
     return results
 
 
+def levers(job: Job, precisions: Sequence[str], pairs: int) -> dict[str, Any]:
+    """What each lever brings, on ragged rows."""
+    results: dict[str, Any] = {}
+    for precision in precisions:
+        off = [name for name in LEVERS if name != ALL_ON]
+        turns = measure(replace(job, precision=precision), pairs, "levers.py", [*off, PEER], ALL_ON)
+        brought = {name: ratios(turns, name, ALL_ON) for name in (*off, PEER)}
+        print(f"\nragged rows, {precision}: ours over ours without, useful tokens per second")
+        for name in off:
+            print(f"  {name:<40}{spread(brought[name])}")
+        print(f"  {'over ' + PEER:<40}{spread(brought[PEER])}   goal {PEER_GOAL:g}", flush=True)
+        results[precision] = {"turns": turns, "ratios": brought}
+    return results
+
+
 def costs(job: Job, pairs: int) -> dict[str, Any]:
     """What ours costs beyond the network."""
     small = replace(job, what="loop", batch_tokens=LOOP_TOKENS, steps=10 * job.steps)
@@ -202,7 +222,8 @@ def tasks(job: Job, summaries: list[str], pairs: int) -> dict[str, Any]:
     """Fine-tuning in fp32, predicting and answering."""
     results: dict[str, Any] = {"classifier": work("downstream.py", job)}
     check_agreement(replace(job, preset="classification"), "downstream.py")
-    turns = results["training"] = measure(job, pairs, "downstream.py", FINE_TUNING)
+    turns = measure(job, pairs, "downstream.py", FINE_TUNING)
+    results["training"] = {"turns": turns, "ratios": {peer: ratios(turns, peer) for peer in FINE_TUNING}}
     print("\nfine-tuning a classifier, fp32: ours over transformers.Trainer, useful tokens per second")
     for peer, (name, goal) in FINE_TUNING.items():
         print(f"  {name:<40}{spread(ratios(turns, peer))}   goal {goal:g}", flush=True)
@@ -228,6 +249,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps of a measurement")
     parser.add_argument("--pairs", type=int, default=5, help="turns")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the ratios there, as a PNG")
     parser.add_argument("--quick", action="store_true", help="a tiny network, one turn")
     own = parser.parse_args(given)
     if (load := os.getloadavg()[0] / (os.cpu_count() or 1)) > BUSY and not own.quick:
@@ -239,11 +261,13 @@ def main(given: Sequence[str] | None = None) -> int:
             job = replace(job, steps=2, max_length=64, vocab_size=2000, size="tiny", text_bytes=200_000)
             pairs, precisions = 1, own.precision or ["fp32"]
         results: dict[str, Any] = {"job": asdict(job)}
-        if {"training", "costs"} & set(own.suite):
+        if {"training", "levers", "costs"} & set(own.suite):
             corpus = results["corpus"] = work("peers.py", job)
             print(f"BERT {job.size}, vocabulary {corpus['vocabulary']:,}, {corpus['tokens'] / 1e6:.1f} million tokens")
         if "training" in own.suite:
             results["training"] = compare(job, precisions, pairs)
+        if "levers" in own.suite:
+            results["levers"] = levers(job, precisions, pairs)
         if "costs" in own.suite:
             results["costs"] = costs(job, pairs)
         if "objectives" in own.suite:
@@ -252,6 +276,8 @@ def main(given: Sequence[str] | None = None) -> int:
             results["tasks"] = tasks(replace(job, text=own.labelled), own.summaries, pairs)
     if own.json:
         own.json.write_text(json.dumps(results, indent=1) + "\n")
+    if own.picture:
+        draw(results, own.picture)
     return 0
 
 

@@ -1,5 +1,4 @@
 import importlib.util
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,35 +15,6 @@ from clock import WARM_UP, Clock, Job, Size
 needs_accelerate = pytest.mark.skipif(
     importlib.util.find_spec("accelerate") is None, reason="transformers.Trainer needs accelerate"
 )
-
-
-@pytest.fixture(autouse=True)
-def _own_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The tests' process keeps its kernels."""
-    monkeypatch.setattr(peers, "prepare_cpu", lambda *args, **kwargs: {})
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
-@pytest.fixture(scope="module")
-def job(corpus: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    job = Job(
-        "prepare",
-        text=[str(corpus)],
-        folder=str(tmp_path_factory.mktemp("bench")),
-        steps=2,
-        max_length=32,
-        vocab_size=600,
-        size="tiny",
-        batch_tokens=512,
-        text_bytes=50_000,
-        cache=str(cache),
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PTM_CACHE", str(cache))
-        peers.prepare(job)
-    return job
 
 
 def test_a_ratio_is_that_of_one_turn() -> None:
