@@ -133,8 +133,10 @@ def print_comparison(job: Job, turns: dict[str, list[Numbers]], best: float) -> 
         ("projected", "share of places projected"),
         ("waiting", "share of time waiting for data"),
         ("flops_per_second", "FLOP/s over the best matrix product"),
+        ("faults", "thousands of page faults in a step"),
+        ("peak_memory", "most memory of the process, in GB"),
     ):
-        scale = best if key == "flops_per_second" else 1.0
+        scale = {"flops_per_second": best, "faults": 1e3, "peak_memory": 1e9}.get(key, 1.0)
         values = [statistics.median(found[key] for found in turns[name]) / scale for name in turns]
         print(f"  {title:<40}{values[0]:>10.3f}" + "".join(f"{value:>22.3f}" for value in values[1:]), flush=True)
 

@@ -1,5 +1,6 @@
 """What a measuring process is to do, and the one clock for ours and the peers."""
 
+import resource
 import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -60,6 +61,8 @@ class Clock:
     begun: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
     sizes: list[Size] = field(default_factory=list)
+    faults: list[int] = field(default_factory=list)
+    """Page faults up to the end of each step, of those that need no reading."""
 
     def begin(self) -> None:
         """The batch is there."""
@@ -68,6 +71,7 @@ class Clock:
     def end(self) -> None:
         """The optimizer's step is done."""
         self.ended.append(time.perf_counter())
+        self.faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 
     def result(self, network: nn.Module) -> dict[str, float]:
         """The means over the steps after the warm-up; a step lasts from the end of the one before to its own."""
@@ -84,6 +88,8 @@ class Clock:
             "projected": projected / places,
             "waiting": waited / seconds,
             "flops_per_second": flops / seconds,
+            "faults": (self.faults[-1] - self.faults[WARM_UP - 1]) / len(sizes),
+            "peak_memory": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         }
 
 

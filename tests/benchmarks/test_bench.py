@@ -42,6 +42,7 @@ def test_the_clock_leaves_the_warm_up_and_the_padding_out() -> None:
         began = (clock.ended[-1] if clock.ended else 0.0) + 0.25 * slow
         clock.begun.append(began)
         clock.ended.append(began + 0.75 * slow)
+        clock.faults.append(1000 if step < WARM_UP else clock.faults[-1] + 10)
         clock.sizes.append(Size(places=100, width=10, tokens=80, projected=15))
     config = peers.build_config("bert", "tiny", None, vocab_size=50, max_length=16, special_ids={"pad": 0})
     result = clock.result(peers.build_network("AutoModelForMaskedLM", config, seed=0))
@@ -49,6 +50,7 @@ def test_the_clock_leaves_the_warm_up_and_the_padding_out() -> None:
     assert result["waiting"] == pytest.approx(0.25)
     assert result["padding"] == pytest.approx(0.2)
     assert result["projected"] == pytest.approx(0.15)
+    assert result["faults"] == 10
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
