@@ -58,7 +58,7 @@ def test_masked_units_keep_their_word(
 @pytest.mark.parametrize("layout", ["rows", "packed"])
 def test_causal_lm_keeps_its_word(text: Path, layout: str, capsys: pytest.CaptureFixture[str]):
     assert run(text, f"--data.layout={layout}", task="CausalLM") == 0, capsys.readouterr().out
-    assert capsys.readouterr().out.count("\nok ") == 5
+    assert capsys.readouterr().out.count("\nok ") == 6
 
 
 PLUGIN = '''

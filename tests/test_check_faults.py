@@ -145,6 +145,10 @@ def leave_out_the_ends(self: CausalLMData, store: Any, *, evaluate: bool) -> Any
     return self.lay_out_as("rows") if evaluate else Stream(self.max_length, Frame((), ()))
 
 
+def end_each_piece(self: CausalLMData, store: Any, *, evaluate: bool) -> Any:
+    return self.lay_out_as("rows")
+
+
 RIGHT_RUN = ReplacedTokenDetection._run_both
 
 
@@ -215,6 +219,7 @@ FAULTS: dict[str, list[tuple[str, Fault, str]]] = {
             (CausalLMData, "rows_maker", leave_out_the_ends),
             "--data.layout=blocks\n--data.split_text=line",
         ),
+        ("ends that are said where the document goes on", (CausalLMData, "rows_maker", end_each_piece), ""),
     ],
     "PermutationLM": [
         ("targets among tokens", set_to(PermutationCollate, "__call__", one_in=4), ""),
