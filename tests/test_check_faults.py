@@ -191,7 +191,7 @@ FAULTS: dict[str, list[tuple[str, Fault, str]]] = {
         ("targets that become the mask token", given(MaskCollate, keep_all), ""),
         ("tokens changed that are no targets", given(MaskCollate, drop_half), ""),
         ("targets among tokens", set_to(MaskCollate, "noised", rate=0.2), ""),
-        ("words or spans torn", set_to(MaskCollate, "noised", unit="token"), "--data.masking=word"),
+        ("words or spans torn", set_to(MaskCollate, "noised", words=None), "--data.masking=word"),
     ],
     "ReplacedTokenDetection": [
         ("draws that are not from the guesses", (replaced_token, "sample_tokens", take_the_best), ""),

@@ -38,7 +38,8 @@ class Seen:
 
 def masking_findings(
     seen: Sequence[tuple[Rows, Batch]],
-    unit_starts: Callable[[Tokens], Bools],
+    unit_starts: Callable[[Tokens, Rows], Bools],
+    text_starts: Callable[[Rows], Bools],
     tokenizer: PreTrainedTokenizerFast,
     *,
     rate: float,
@@ -52,6 +53,7 @@ def masking_findings(
     Args:
         seen: Rows as they were, and the batch.
         unit_starts: True where a unit (token, word or span) begins, (n,) for n tokens.
+        text_starts: True where a stretch of text begins, over whose beginning no word goes, (n,).
         tokenizer: For examples in words.
         rate: Share of tokens that was asked for.
         mask_share: Share of the units that become the mask token.
@@ -63,7 +65,7 @@ def masking_findings(
     for rows, batch in seen:
         _count(total, rows, batch, unit_starts, tokenizer, rate, set(ordinary_ids.tolist()))
         if words is not None:
-            _count_torn_words(total, rows, batch, words, tokenizer)
+            _count_torn_words(total, rows, batch, words, text_starts, tokenizer)
     expected = total.expected / max(1, total.tokens)
     yield share("targets among tokens", expected, total.targets, total.tokens)
     # A random token is the old one again once in a vocabulary.
@@ -84,7 +86,7 @@ def _count(
     total: Seen,
     rows: Rows,
     batch: Batch,
-    unit_starts: Callable[[Tokens], Bools],
+    unit_starts: Callable[[Tokens, Rows], Bools],
     tokenizer: PreTrainedTokenizerFast,
     rate: float,
     ordinary: set[int],
@@ -95,7 +97,7 @@ def _count(
     content = np.zeros(original.size, dtype=np.bool_)
     content[rows.content] = True
     tokens = Tokens(original[rows.content], rows.example, rows.offset, rows.draw)
-    starts = unit_starts(tokens)
+    starts = unit_starts(tokens, rows)
     unit = np.cumsum(starts) - 1
     chosen, ids = target[rows.content], noised[rows.content]
 
@@ -134,13 +136,18 @@ def _count(
 
 
 def _count_torn_words(
-    total: Seen, rows: Rows, batch: Batch, words: WordsAnew, tokenizer: PreTrainedTokenizerFast
+    total: Seen,
+    rows: Rows,
+    batch: Batch,
+    words: WordsAnew,
+    text_starts: Callable[[Rows], Bools],
+    tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     """Words of which a part is a target, and a part is none."""
     original = rows.input_ids.ravel()
     target = np.zeros(original.size, dtype=np.bool_)
     target[batch["target_index"].numpy()] = True
-    for places in np.split(rows.content, 1 + np.flatnonzero(np.diff(rows.example))):
+    for places in np.split(rows.content, np.flatnonzero(text_starts(rows))[1:]):
         goes_on, known = words.go_on(original[places])
         total.borders += known
         torn = np.flatnonzero(goes_on[1:] & (target[places[1:]] != target[places[:-1]])) + 1
