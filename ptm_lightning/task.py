@@ -162,7 +162,9 @@ class Task(LightningModule):
         assert self.network is not None
         data: TaskData | None = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
-            self.link = meet_data(self.network, self.auto_class, self._link, data.link)
+            self.link = meet_data(
+                self.network, self.auto_class, self._link, data.link, self.auxiliary_networks().values()
+            )
             if not isolates(self.network.config):
                 data.lay_out_in_rows(f"{self.network.config.model_type} can't isolate packed documents")
         if stage == "fit" and self._has_data():

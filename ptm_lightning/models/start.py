@@ -1,6 +1,6 @@
 """The network that a task starts with: a checkpoint's, a pretrained one, or one from scratch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
@@ -91,7 +91,9 @@ def encodes(start: Start) -> bool:
     return known and bool(CONFIG_MAPPING[start.architecture]().is_encoder_decoder)
 
 
-def meet_data(network: PreTrainedModel, auto_class: str, link: Link, data: Link) -> Link:
+def meet_data(
+    network: PreTrainedModel, auto_class: str, link: Link, data: Link, auxiliary: Iterable[PreTrainedModel] = ()
+) -> Link:
     """What a task knows once it has met its data; a network that comes from a run gets the data's new tokens.
 
     Args:
@@ -99,12 +101,16 @@ def meet_data(network: PreTrainedModel, auto_class: str, link: Link, data: Link)
         auto_class: Of the network.
         link: What the task knew before.
         data: What the data module says.
+        auxiliary: Networks that only training needs, which get the new tokens, too.
 
     Raises:
         UserError: The network can't take the data's tokens, or was trained with another tokenizer.
     """
     if data.new_tokens and not link.new_tokens:
         _extend(network, data)
+        for other in auxiliary:
+            extend_vocabulary(other, data.new_tokens, data.vocabulary - len(data.new_tokens))
+            other.tie_weights()
         taken = {name: getattr(data, name) for name in ("tokenizer", "tokenizer_config", "vocabulary", "new_tokens")}
         link = replace(link, **taken).with_network(auto_class, network.config)
     check_fit(network, data.vocabulary, data.max_length)
