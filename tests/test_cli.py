@@ -330,6 +330,35 @@ MISTAKES = [
     (["fit", "--modle.size", "tiny"], "error: --modle.size: no such key; did you mean 'model'?"),
     (["fit", "--data.seed"], "error: --data.seed: give a value"),
     (["fit", "--model.size", "huge"], "error: --model.size huge: give tiny, mini, small, medium, base, large"),
+    *(
+        (
+            ["fit", "--config", "mlm", "--model.backbone", "gone", flag, value],
+            f"error: {flag}: --model.backbone gone brings its own {what}; leave one of them out",
+        )
+        for flag, value, what in (
+            ("--model.size", "large", "network"),
+            ("--model.architecture", "roberta", "network"),
+            ("--model.overrides.hidden_size", "8", "network"),
+            ("--data.vocab_size", "5000", "tokenizer"),
+            ("--data.tokenizer_algorithm", "unigram", "tokenizer"),
+        )
+    ),
+    (
+        ["fit", "--config", "mlm", "--config", "mine.yaml", "--model.backbone", "gone"],
+        "error: mine.yaml:3: model.size: --model.backbone gone brings its own network; leave one of them out",
+    ),
+    (
+        ["fit", "--config", "mlm", "--data.tokenizer", "gone", "--data.vocab_size", "5000"],
+        "error: --data.vocab_size: --data.tokenizer gone brings its own tokenizer; leave one of them out",
+    ),
+    (
+        ["fit", "--init_from", "gone", "--data.vocab_size", "5000"],
+        "error: --data.vocab_size: --init_from brings its own tokenizer; leave one of them out",
+    ),
+    (
+        ["fit", "--config", "mlm", "--model.backbone", "./gone"],  # a preset's own size is no mistake
+        "error: --model.backbone ./gone: no such folder",
+    ),
     (["fit", "--trainer.max_steps", "many"], "error: --trainer.max_steps many: give a whole number"),
     (["fit", "--model.ema", "x"], "error: --model.ema x: give a number"),
     (["fit", "--data.columns", "text"], "error: --data.columns text: give names with values"),
@@ -446,6 +475,7 @@ def mess(here: Path) -> Path:
     (here / "lots.yaml").write_text("model: MaskedLM\nmax_tokens: lots\n")
     (here / "bytes.yaml").write_bytes(b"model:\n  size: t\xefny\n")
     (here / "wrong.yaml").write_text("model:\n  class_path: MaskedLM\n  sise: tiny\n")
+    (here / "mine.yaml").write_text("model:\n  class_path: MaskedLM\n  size: tiny\n")
     (here / "empty.txt").write_text("")
     (here / "latin.txt").write_bytes("first\nsch\xf6n\n".encode("latin-1"))
     (here / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
