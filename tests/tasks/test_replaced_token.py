@@ -374,7 +374,8 @@ def test_a_backbone_of_another_kind_is_refused(checkpoint: Path, corpus: Path, t
     folder = export(checkpoint, tmp_path / "model", ReplacedTokenDetection)
     BertForPreTraining(BertConfig(vocab_size=600, **TINY)).save_pretrained(folder)
     with pytest.raises(UserError, match="is a bert; replaced token detection needs an electra"):
-        prepared(corpus, tmp_path, {"backbone": str(folder), "overrides": None})
+        prepared(corpus, tmp_path, {"backbone": str(folder), "overrides": None}, cache_dir=str(tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()  # nothing was tokenized
 
 
 @pytest.mark.parametrize(
