@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from ptm_lightning.data.batch import Batch, Rows, as_batch, frame_rows
 from ptm_lightning.data.layout import Frame, Pieces
-from ptm_lightning.data.masking_findings import masking_findings
+from ptm_lightning.data.masking_findings import LAWS, length_findings, masking_findings
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import NGRAM_LENGTHS, SPAN_LENGTHS, Bools, Floats, Ints, Tokens, Unit, mask, span_starts
 from ptm_lightning.data.predict import Text, text_batch
@@ -167,10 +167,14 @@ class MaskedText(TextData, ABC):
         return self.masking_collator(self.corpus.train, evaluate=False).rows(pieces)
 
     def findings(self, seen: Sequence[tuple[Pieces, Batch]]) -> Iterator[Finding]:
-        """Shares as asked, special tokens untouched, words whole, and targets that rebuild the text."""
+        """Shares as asked, special tokens untouched, words whole, lengths by law, and targets that rebuild the text."""
         collate = self.masking_collator(self.corpus.train, evaluate=False)
+        rows = [self.original_rows(pieces) for pieces, _ in seen]
+        if (law := LAWS.get(self.masking)) is not None:
+            word_starts = replace(collate, unit="word").unit_starts
+            yield from length_findings(rows, law, collate.unit_starts, word_starts, collate.text_starts)
         yield from masking_findings(
-            [(self.original_rows(pieces), batch) for pieces, batch in seen],
+            [(original, batch) for original, (_, batch) in zip(rows, seen, strict=True)],
             collate.unit_starts,
             collate.text_starts,
             self.hf_tokenizer,

@@ -2,15 +2,29 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch, Rows
-from ptm_lightning.data.noise import Bools, Ints, Tokens
+from ptm_lightning.data.noise import Bools, Floats, Ints, Tokens
 from ptm_lightning.data.show import show_place
 from ptm_lightning.data.words_anew import WordsAnew
-from ptm_lightning.findings import Finding, faults, share
+from ptm_lightning.findings import Finding, faults, mean, share
+
+
+class Law(NamedTuple):
+    """How long units of several words are."""
+
+    name: str
+    weights: Floats
+    """How likely lengths of 1, 2, ... words are, in proportion."""
+
+
+LAWS = {"span": Law("a span", 0.8 ** np.arange(10.0)), "ngram": Law("an n-gram", 1 / np.arange(1.0, 4.0))}
+"""SpanBERT's, geometric and at most 10 (arXiv:1907.10529); ALBERT's n-grams, by 1 / n (arXiv:1909.11942)."""
 
 
 @dataclass
@@ -72,6 +86,8 @@ def masking_findings(
     same = random_share / len(ordinary_ids)
     yield share("targets that become the mask token", mask_share, total.masked, total.units)
     yield share("targets that become random tokens", random_share - same, total.random, total.units)
+    kept = total.units - total.masked - total.random
+    yield share("targets kept as they are", max(0.0, 1 - mask_share - random_share) + same, kept, total.units)
     for what, examples, among in (
         ("examples without a target", total.without, total.tokens),
         ("special tokens among the targets, or drawn", total.special, total.targets),
@@ -80,6 +96,39 @@ def masking_findings(
         ("words or spans torn", total.torn, total.units if words is None else total.borders),
     ):
         yield faults(what, examples, among)
+
+
+def length_findings(
+    seen: Sequence[Rows],
+    law: Law,
+    unit_starts: Callable[[Tokens, Rows], Bools],
+    word_starts: Callable[[Tokens, Rows], Bools],
+    text_starts: Callable[[Rows], Bools],
+) -> Iterator[Finding]:
+    """Holds the lengths of spans and n-grams to their law, where the end of a text can't have cut them short.
+
+    Args:
+        seen: Rows before the noise.
+        law: What the units are.
+        unit_starts: True where one begins, (n,) for n tokens.
+        word_starts: True where a word begins.
+        text_starts: True where a stretch of text begins.
+    """
+    total = count = 0
+    lengths = np.arange(1, len(law.weights) + 1)
+    chances = law.weights / law.weights.sum()
+    for rows in seen:
+        tokens = Tokens(rows.input_ids.ravel()[rows.content], rows.example, rows.offset, rows.draw)
+        words = np.flatnonzero(word_starts(tokens, rows))
+        units = np.searchsorted(words, np.flatnonzero(unit_starts(tokens, rows)))  # by the number of the first word
+        texts = np.searchsorted(words, np.flatnonzero(text_starts(rows)))
+        ends = np.append(texts[1:], len(words))[np.searchsorted(texts, units, side="right") - 1]
+        whole = units + len(lengths) <= ends
+        total += int(np.diff(units, append=len(words))[whole].sum())
+        count += int(whole.sum())
+    asked = float(chances @ lengths)
+    if count:
+        yield mean(f"mean words of {law.name}", asked, total, count, sqrt(float(chances @ (lengths - asked) ** 2)))
 
 
 def _count(
