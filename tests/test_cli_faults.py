@@ -23,7 +23,9 @@ DATA = ["--data.max_length=32", "--data.batch_tokens=512", "--data.validation_sh
 
 def fit(corpus: Path, *more: str) -> int:
     brought = any(flag.startswith(("--model.backbone", "--init_from")) for flag in more)
-    network = [] if brought else [NETWORK, VOCABULARY]
+    network = [] if brought else [NETWORK]
+    if not brought and not any(flag.startswith("--data.tokenizer") for flag in more):
+        network.append(VOCABULARY)
     return main(["fit", "--model", "MaskedLM", "--data.train", str(corpus), *network, *DATA, *more])
 
 
