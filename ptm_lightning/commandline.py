@@ -15,6 +15,7 @@ from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError, readable, suggest
 from ptm_lightning.flags import budget
 from ptm_lightning.log import say
+from ptm_lightning.origin import refuse_unused, said_by_user
 from ptm_lightning.plugins import find_class
 from ptm_lightning.presets import CLASS, Layer, fill_in, merge, put_back, take_deep
 from ptm_lightning.task import Task
@@ -194,6 +195,7 @@ def parse(
     task, data = choose_classes(layers, own.model, own.data)
     joined = join_values(arguments, list_flags(task, data))
     kept = check_keys(layers, joined, task, data)
+    said = said_by_user(kept, own.config or [], joined)
     joined, deep = take_deep(joined)
     template = merge([*(layer.values for layer in kept), deep])
     ours = {key: template.pop(key, None) for key in OWN_KEYS}
@@ -209,4 +211,5 @@ def parse(
     resolved = {"model": {CLASS: task.__name__}, "data": {CLASS: data.__name__}}
     given = {key: value for key, value in ours.items() if value is not None}
     full = merge([put_back(line.resolved(), template), resolved, given])
+    refuse_unused(said, full)
     return line, full

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -141,7 +141,6 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     _take_threads(stored_environment)
     line, config = parse(layers_of(own, stored), own, rest, str(folder))
     if config.get("init_from"):
-        _refuse_another_network(rest)
         config["model"] |= {name: stored["model"][name] for name in NETWORK} if stored else {}
     if stored:
         _refuse_changes(stored, config, folder)
@@ -184,12 +183,6 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     if trainer.is_global_zero:
         print_summary(folder, task, data)
     return 0
-
-
-def _refuse_another_network(rest: Sequence[str]) -> None:
-    network = tuple(f"--model.{name}" for name in NETWORK)
-    if flag := next((flag for flag in rest if flag.startswith(network)), None):
-        raise UserError(f"{flag.partition('=')[0]}: --init_from brings its own network; leave one of them out")
 
 
 def _take_threads(stored: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What a run starts from: a checkpoint, another run, a transformers folder, or a model on the hub."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
 from ptm_lightning.models.config import first_line
+from ptm_lightning.presets import Layer, flatten
 from ptm_lightning.task import Task
 
 NETWORK = ("backbone", "architecture", "size", "overrides")
 """Arguments of a task that say what its network is."""
+TRAINED = ("vocab_size", "tokenizer_algorithm")
+"""Arguments of a data module that say how a tokenizer is trained."""
 
 
 def start_from(task: Task, checkpoint: Path) -> None:
@@ -99,3 +103,47 @@ def _checkpoint(name: str) -> Path | None:
             f"({first_line(error)})"
         ) from error
     return None
+
+
+def said_by_user(layers: Sequence[Layer], files: Sequence[str], arguments: Sequence[str]) -> dict[str, str]:
+    """What the user says, and no preset: by dotted key, where it stands.
+
+    Args:
+        layers: The presets and files.
+        files: What --config names.
+        arguments: The flags, each with its value behind "=".
+    """
+    said = {
+        key: f"{layer.place(key)}: {key}"
+        for layer in layers
+        if layer.name in files and Path(layer.name).suffix
+        for key in flatten(layer.values)
+    }
+    flags = (argument.partition("=")[0] for argument in arguments)
+    return said | {flag.removeprefix("--"): flag for flag in flags}
+
+
+def refuse_unused(said: Mapping[str, str], config: Mapping[str, Any]) -> None:
+    """Refuses what a pretrained network or a given tokenizer leaves without effect.
+
+    Args:
+        said: What the user says.
+        config: The whole configuration.
+
+    Raises:
+        UserError: Naming both.
+    """
+    backbone, tokenizer = config["model"].get("backbone"), config["data"].get("tokenizer")
+    start = "--init_from" if config.get("init_from") else f"--model.backbone {backbone}" if backbone else None
+    if start is not None:
+        names = NETWORK if config.get("init_from") else [name for name in NETWORK if name != "backbone"]
+        _refuse(said, [f"model.{name}" for name in names], start, "network")
+    owner = start if tokenizer is None else None if tokenizer == "train" else f"--data.tokenizer {tokenizer}"
+    if owner is not None:
+        _refuse(said, [f"data.{name}" for name in TRAINED], owner, "tokenizer")
+
+
+def _refuse(said: Mapping[str, str], keys: Sequence[str], owner: str, what: str) -> None:
+    for key, place in said.items():
+        if any(key == name or key.startswith(f"{name}.") for name in keys):
+            raise UserError(f"{place}: {owner} brings its own {what}; leave one of them out")

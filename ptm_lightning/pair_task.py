@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional
+from transformers import PreTrainedConfig
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.errors import UserError
@@ -28,12 +29,18 @@ class PairTask(Task, ABC):
         """(R, 2): the part of the network's output that says how the segments of R rows belong together."""
 
     def configure_model(self) -> None:
-        """Builds the network; it must have a head for the pair."""
+        """Builds the network; one of a run is asked now whether it has a head for the pair."""
         super().configure_model()
-        if self.network is not None and (found := self.network.config.model_type) not in self.architectures:
-            flag = f"backbone {self.backbone}" if self.backbone else f"architecture {found}"
+        if self.network is not None:
+            kind = type(self.network.config)
+            flag = f"backbone {self.backbone}" if self.backbone else f"architecture {kind.model_type}"
+            self.check_kind(kind, f"--model.{flag}")
+
+    def check_kind(self, kind: type[PreTrainedConfig], flag: str) -> None:
+        """Refuses a network without a head for the pair."""
+        if (found := kind.model_type) not in self.architectures:
             raise UserError(
-                f"--model.{flag}: {type(self).__name__} needs a head that transformers has for "
+                f"{flag}: {type(self).__name__} needs a head that transformers has for "
                 f"{', '.join(self.architectures)} and not for {found}; take one of them, or --model MaskedLM"
             )
 

@@ -47,11 +47,12 @@ def gains(metrics: Mapping[str, Mapping[int, float]]) -> list[str]:
     The start is the untouched model, which `Baseline` has measured if the vocabulary was extended; else the first
     validation.
     """
-    parts = {match[1]: name for name in metrics if (match := re.fullmatch(r"val/(.+)/bits_per_byte", name))}
+    found = (re.fullmatch(r"val/(.+)/(\w*bits_per_byte)", name) for name in metrics)
+    parts = {match[1]: match for match in found if match}
     lines = [f"\n{'bits per byte':<28}{'start':>10}{'end':>10}{'gained':>10}{'forgotten':>12}"] if parts else []
-    for part, name in parts.items():
-        steps = metrics[name]
-        untouched = metrics.get(f"start/{part}/bits_per_byte", steps)
+    for part, match in parts.items():
+        steps = metrics[match[0]]
+        untouched = metrics.get(f"start/{part}/{match[2]}", steps)
         begin, end = untouched[min(untouched)], steps[max(steps)]
         gained = f"{begin - end:>10.4f}{'':>12}" if end <= begin else f"{'':>10}{end - begin:>12.4f}"
         lines.append(f"{part:<28}{begin:>10.4f}{end:>10.4f}{gained}".rstrip())

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
 from ptm_lightning.checkpoint import KEY, record_of
@@ -26,7 +26,7 @@ from ptm_lightning.models.inputs import network_inputs
 from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.models.sizes import SizeName
-from ptm_lightning.models.start import backbone_tokenizer, meet_data, start_network
+from ptm_lightning.models.start import meet_data, start_network, start_tokenizer
 from ptm_lightning.optim import RATES, OptimizerName, Schedule, build_optimizer, check_recipe, schedule_factor
 from ptm_lightning.records import record_evaluation, record_steps, truncate_records
 from ptm_lightning.task_state import state_of, take_state
@@ -152,17 +152,17 @@ class Task(LightningModule):
 
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
         """The tokenizer that the network is made for, if it isn't built from scratch."""
-        if self.link is not None:
-            return self.link.hf_tokenizer
-        return backbone_tokenizer(getattr(self, "auto_class", None), self.backbone) if self.backbone else None
+        return self.link.hf_tokenizer if self.link else start_tokenizer(getattr(self, "auto_class", None), self)
+
+    def check_kind(self, kind: type[PreTrainedConfig], flag: str) -> None:
+        """Refuses a network that the task can't use, asked for by `flag`, before any text is read."""
 
     def setup(self, stage: str) -> None:
         """Meets the data, readies the network and what makes runs exact."""
         self.configure_model()
         assert self.network is not None
-        data: TaskData | None = self.trainer.datamodule  # type: ignore[attr-defined]
-        if data is not None:
-            self.link = meet_data(self.network, self.auto_class, self._link, data.link)
+        if (data := self.trainer.datamodule) is not None:  # type: ignore[attr-defined]
+            self.link = meet_data(self.network, self.auto_class, self._link, data.link, self.auxiliary_networks())
             if not isolates(self.network.config):
                 data.lay_out_in_rows(f"{self.network.config.model_type} can't isolate packed documents")
         if stage == "fit" and self._has_data():

@@ -10,7 +10,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from ptm_lightning.data.batch import Batch, Rows, as_batch, frame_rows, later_places
-from ptm_lightning.data.layout import Frame, LayOut, Pieces, Stream
+from ptm_lightning.data.layout import Continued, Frame, LayOut, Pieces, Stream
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.predict import Text
@@ -67,7 +67,9 @@ class NextTokenCollate:
         targets = rows.input_ids.ravel()[at + 1]
         batch = as_batch(rows, at, targets, packed=self.packed, counts={"clm": len(at)})
         if self.evaluate:
-            batch["bytes"] = len(rows.content) * self.store.bytes_per_token
+            content = np.zeros(rows.input_ids.size, dtype=np.bool_)
+            content[rows.content] = True
+            batch["bytes"] = int(content[at + 1].sum()) * self.store.bytes_per_token
             if self.store.fresh is not None:
                 fresh = np.zeros(rows.input_ids.size, dtype=np.bool_)
                 fresh[rows.content] = self.store.fresh[rows.offset]
@@ -79,9 +81,10 @@ class CausalLMData(TextData):
     """Text of which each token is predicted from those before it.
 
     A document stands between two special tokens: its end-of-text token, and in front the tokenizer's begin token or, if
-    it has none, end-of-text as in GPT-2. In blocks, only end-of-text stands between documents, and a block begins
-    wherever the stream was cut. Validation takes every document by itself, so that each of its tokens is predicted
-    once, whatever the layout of training.
+    it has none, end-of-text as in GPT-2. One that is longer than a row goes on in the next: only its last piece has the
+    end, and a later piece begins with the last token of the one before. In blocks, only end-of-text stands between
+    documents, and a block begins wherever the stream was cut. Validation takes every document by itself, so that each
+    of its tokens is predicted once, whatever the layout of training.
 
     References:
         - GPT-2, 2019, https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
@@ -105,9 +108,9 @@ class CausalLMData(TextData):
 
     def rows_maker(self, store: TokenStore, *, evaluate: bool) -> LayOut:
         """Rows by the layout; a block has no begin token; validation takes rows."""
-        if evaluate:
-            return self.lay_out_as("rows")
-        return Stream(self.max_length, self.frame) if self.layout == "blocks" else self.lay_out_as(self.layout)
+        if self.layout == "blocks" and not evaluate:
+            return Stream(self.max_length, self.frame)
+        return Continued("packed" if self.layout == "packed" and not evaluate else "rows", self.max_length, self.frame)
 
     def collator(self, store: TokenStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
         """Each place predicts the next one of its document."""
@@ -130,7 +133,8 @@ class CausalLMData(TextData):
         """Each target is the token after its place, and of the same document; what ends is followed by its end."""
         collate = self.collator(self.corpus.train, evaluate=False)
         assert isinstance(collate, NextTokenCollate)
-        shifted, crossing, missed, open_ends, tokens, name = [], [], [], [], 0, self.hf_tokenizer.convert_ids_to_tokens
+        shifted, crossing, missed, open_ends, early, tokens = [], [], [], [], [], 0
+        name = self.hf_tokenizer.convert_ids_to_tokens
         for pieces, batch in seen:
             rows, at = collate.rows(pieces), batch["target_index"].numpy()
             ids, documents = rows.input_ids.ravel(), rows.document_ids.ravel()
@@ -140,23 +144,32 @@ class CausalLMData(TextData):
             shifted += [f"{name(int(token))!r} after {shown(at[n])}" for n, token in zip(wrong, said, strict=True)]
             crossing += [f"after {shown(n)}" for n in at[documents[at] != documents[at + 1]]]
             missed += [f"after {shown(n)}" for n in np.setdiff1d(np.flatnonzero(next_places(rows.document_ids)), at)]
-            open_ends += [shown(n) for n in self._open_ends(rows, batch)]
+            unsaid, untrue = self._wrong_ends(rows, batch)
+            open_ends += [shown(n) for n in unsaid]
+            early += [f"after {shown(n)}" for n in untrue]
             tokens += len(rows.content)
         for what, examples in (
             ("targets that are not the next token", shifted),
             ("targets of another document", crossing),
             ("tokens that nothing predicts", missed),
             ("documents whose end is not said", open_ends),
+            ("ends that are said where the document goes on", early),
         ):
             yield faults(what, examples, tokens)
 
-    def _open_ends(self, rows: Rows, batch: Batch) -> Ints:
-        """The last places of documents that no end-of-text follows. A block may be cut there."""
-        ids, offsets = batch["input_ids"].numpy(), self.corpus.train.offsets
-        last = rows.content[offsets[np.searchsorted(offsets, rows.offset + 1)] == rows.offset + 1]
-        row_ends = (last + 1) % ids.shape[1] == 0
-        closed = ~row_ends & (ids.ravel()[np.minimum(last + 1, ids.size - 1)] == self.frame.after[0])
-        return np.asarray(last[~closed & ~(row_ends & (self.layout == "blocks"))])
+    def _wrong_ends(self, rows: Rows, batch: Batch) -> tuple[Ints, Ints]:
+        """The last places of documents that no end-of-text follows, and other places that one does.
+
+        A block may be cut before an end.
+        """
+        ids, offsets, at = batch["input_ids"].numpy(), self.corpus.train.offsets, rows.content
+        ends = offsets[np.searchsorted(offsets, rows.offset + 1)] == rows.offset + 1
+        row_ends = (at + 1) % ids.shape[1] == 0
+        following = np.minimum(at + 1, ids.size - 1)
+        documents = rows.document_ids.ravel()
+        framing = ~np.isin(following, at) & (documents[following] == documents[at])
+        closed = ~row_ends & framing & (ids.ravel()[following] == self.frame.after[0])
+        return at[ends & ~closed & ~(row_ends & (self.layout == "blocks"))], at[closed & ~ends]
 
     def predict_batch(self, texts: list[Text]) -> Batch:
         """Texts to go on with, each after the begin token."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from ptm_lightning.data.batch import Batch, Rows, as_batch, frame_rows
 from ptm_lightning.data.layout import Frame, Pieces
@@ -22,7 +23,6 @@ from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.fill import example_with_mask, fill_masks, masked_examples
 from ptm_lightning.findings import Finding
-from ptm_lightning.models.build import takes
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.models.two_streams import permutation_mask, target_mapping, target_slots
 from ptm_lightning.task import Task
@@ -179,11 +179,16 @@ class PermutationLM(Task):
     """What to build from scratch when there is no backbone: a network with XLNet's two streams of attention."""
 
     def configure_model(self) -> None:
-        """Builds the network, and refuses one without two streams."""
+        """Builds the network; one of a run is asked now whether it has two streams."""
         super().configure_model()
-        if self.network is not None and not takes(self.network, "perm_mask"):
+        if self.network is not None:
             flag = f"backbone {self.backbone}" if self.backbone else f"architecture {self.architecture}"
-            raise UserError(f"--model.{flag}: can't predict in any order; give an xlnet, the only one that can")
+            self.check_kind(type(self.network.config), f"--model.{flag}")
+
+    def check_kind(self, kind: type[PreTrainedConfig], flag: str) -> None:
+        """Refuses a network without two streams."""
+        if kind.model_type != "xlnet":
+            raise UserError(f"{flag}: can't predict in any order; give an xlnet, the only one that can")
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
         """The network's arguments: who sees whom, and what is predicted."""

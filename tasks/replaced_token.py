@@ -143,11 +143,7 @@ class ReplacedTokenDetection(Task):
         super().configure_model()
         if self.network is None or self.generator is not None:
             return
-        if (kind := self.network.config.model_type) != "electra":
-            raise UserError(
-                f"--model.backbone {self.backbone}: is a {kind}; "
-                "replaced token detection needs an electra, such as google/electra-small-discriminator"
-            )
+        self.check_kind(type(self.network.config), f"--model.backbone {self.backbone}")
         if self.backbone and not loads:
             say(f"--model.backbone {self.backbone}: has no generator; it starts from scratch, with these embeddings")
         seed = int(hash64(self.seed, 0, 0, Purpose.GENERATOR)[0] >> 1)
@@ -157,6 +153,14 @@ class ReplacedTokenDetection(Task):
         generator.electra.embeddings = network.electra.embeddings
         generator.tie_weights()
         self.generator = generator
+
+    def check_kind(self, kind: type[PreTrainedConfig], flag: str) -> None:
+        """Refuses all but ELECTRA."""
+        if kind.model_type != "electra":
+            raise UserError(
+                f"{flag}: is a {kind.model_type}; "
+                "replaced token detection needs an electra, such as google/electra-small-discriminator"
+            )
 
     def auxiliary_networks(self) -> dict[str, PreTrainedModel]:
         """The generator."""

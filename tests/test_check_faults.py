@@ -17,6 +17,7 @@ from ptm_lightning.tasks.denoising import InfillCollate
 from ptm_lightning.tasks.permutation_lm import PermutationCollate
 from ptm_lightning.tasks.replaced_token import ReplaceCollate, ReplacedTokenDetection
 
+from ptm_lightning.data import masked
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.infilling import Infilling
 from ptm_lightning.data.layout import Frame, Pieces, Stream
@@ -70,6 +71,11 @@ def shift_the_targets(self: Any, batch: Batch) -> None:
 
 def keep_all(self: MaskCollate, batch: Batch) -> None:
     batch["input_ids"].view(-1)[batch["target_index"]] = batch["targets"]
+
+
+def mask_the_rest(self: MaskCollate, batch: Batch) -> None:
+    at = batch["target_index"][batch["input_ids"].view(-1)[batch["target_index"]] == batch["targets"]]
+    batch["input_ids"].view(-1)[at] = self.mask_id
 
 
 def drop_half(self: Any, batch: Batch) -> None:
@@ -145,6 +151,10 @@ def leave_out_the_ends(self: CausalLMData, store: Any, *, evaluate: bool) -> Any
     return self.lay_out_as("rows") if evaluate else Stream(self.max_length, Frame((), ()))
 
 
+def end_each_piece(self: CausalLMData, store: Any, *, evaluate: bool) -> Any:
+    return self.lay_out_as("rows")
+
+
 RIGHT_RUN = ReplacedTokenDetection._run_both
 
 
@@ -187,7 +197,10 @@ FAULTS: dict[str, list[tuple[str, Fault, str]]] = {
         ("targets that become the mask token", given(MaskCollate, keep_all), ""),
         ("tokens changed that are no targets", given(MaskCollate, drop_half), ""),
         ("targets among tokens", set_to(MaskCollate, "noised", rate=0.2), ""),
-        ("words or spans torn", set_to(MaskCollate, "noised", unit="token"), "--data.masking=word"),
+        ("words or spans torn", set_to(MaskCollate, "noised", words=None), "--data.masking=word"),
+        ("targets kept as they are", given(MaskCollate, mask_the_rest), ""),
+        ("mean words of an n-gram", (masked, "NGRAM_LENGTHS", np.array([1.0, 0, 0])), "--data.masking=ngram"),
+        ("mean words of a span", (masked, "SPAN_LENGTHS", np.ones(10)), "--data.masking=span"),
     ],
     "ReplacedTokenDetection": [
         ("draws that are not from the guesses", (replaced_token, "sample_tokens", take_the_best), ""),
@@ -215,6 +228,7 @@ FAULTS: dict[str, list[tuple[str, Fault, str]]] = {
             (CausalLMData, "rows_maker", leave_out_the_ends),
             "--data.layout=blocks\n--data.split_text=line",
         ),
+        ("ends that are said where the document goes on", (CausalLMData, "rows_maker", end_each_piece), ""),
     ],
     "PermutationLM": [
         ("targets among tokens", set_to(PermutationCollate, "__call__", one_in=4), ""),

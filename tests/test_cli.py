@@ -15,6 +15,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 
 from ptm_lightning.__main__ import COMMANDS, main
 from ptm_lightning.data.module import TextData
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 from ptm_lightning.origin import NETWORK
 from ptm_lightning.plugins import find_class, load_plugins
 from ptm_lightning.presets import merge, preset_names, read_layer
@@ -330,6 +331,35 @@ MISTAKES = [
     (["fit", "--modle.size", "tiny"], "error: --modle.size: no such key; did you mean 'model'?"),
     (["fit", "--data.seed"], "error: --data.seed: give a value"),
     (["fit", "--model.size", "huge"], "error: --model.size huge: give tiny, mini, small, medium, base, large"),
+    *(
+        (
+            ["fit", "--config", "mlm", "--model.backbone", "gone", flag, value],
+            f"error: {flag}: --model.backbone gone brings its own {what}; leave one of them out",
+        )
+        for flag, value, what in (
+            ("--model.size", "large", "network"),
+            ("--model.architecture", "roberta", "network"),
+            ("--model.overrides.hidden_size", "8", "network"),
+            ("--data.vocab_size", "5000", "tokenizer"),
+            ("--data.tokenizer_algorithm", "unigram", "tokenizer"),
+        )
+    ),
+    (
+        ["fit", "--config", "mlm", "--config", "mine.yaml", "--model.backbone", "gone"],
+        "error: mine.yaml:3: model.size: --model.backbone gone brings its own network; leave one of them out",
+    ),
+    (
+        ["fit", "--config", "mlm", "--data.tokenizer", "gone", "--data.vocab_size", "5000"],
+        "error: --data.vocab_size: --data.tokenizer gone brings its own tokenizer; leave one of them out",
+    ),
+    (
+        ["fit", "--init_from", "gone", "--data.vocab_size", "5000"],
+        "error: --data.vocab_size: --init_from brings its own tokenizer; leave one of them out",
+    ),
+    (
+        ["fit", "--config", "mlm", "--model.backbone", "./gone"],  # a preset's own size is no mistake
+        "error: --model.backbone ./gone: no such folder",
+    ),
     (["fit", "--trainer.max_steps", "many"], "error: --trainer.max_steps many: give a whole number"),
     (["fit", "--model.ema", "x"], "error: --model.ema x: give a number"),
     (["fit", "--data.columns", "text"], "error: --data.columns text: give names with values"),
@@ -398,6 +428,63 @@ MISTAKES = [
         "error: --data.train: latin.txt:2: byte 4 of the line (0xf6) is not UTF-8; "
         "convert it with iconv -f ITS_ENCODING -t UTF-8",
     ),
+    *(
+        (
+            ["fit", "--model", task, "--data.train", "some.txt"],
+            "error: --data.train: none of 93 documents has two sentences, so that no pair can be made; give longer "
+            "documents (blank lines divide those of a .txt file; a sentence ends at . ! ? or at a line's end)",
+        )
+        for task in ("NextSentence", "SentenceOrder")
+    ),
+    (
+        ["fit", "--model", "NextSentence", "--data.train", "essay.txt", "--data.validation", "two.txt"],
+        "error: --data.train: a single document, so that no text is of another one; divide it "
+        "(--data.split_text blank_line or line) or give more",
+    ),
+    (
+        ["fit", "--model=SpanCorruption", "--data.train=some.txt", "--data.tokenizer=plain", "--data.max_length=32"],
+        "error: --data.tokenizer: it has 0 sentinels (<extra_id_0>, ...), and rows of --data.max_length 32 need 2; "
+        "take --data.tokenizer train or another with sentinels, shorter rows, or a longer --data.mean_span",
+    ),
+    (
+        ["fit", "--model", "NextSentence", "--data.train", "two.txt", "--model.architecture", "roberta"],
+        "error: --model.architecture roberta: NextSentence needs a head that transformers has for bert, big_bird, "
+        "ernie, megatron-bert, mobilebert and not for roberta; take one of them, or --model MaskedLM",
+    ),
+    (
+        ["fit", "--model", "PermutationLM", "--data.train", "some.txt", "--model.architecture", "gpt2"],
+        "error: --model.architecture gpt2: can't predict in any order; give an xlnet, the only one that can",
+    ),
+    (
+        ["fit", "--model", "CausalLM", "--data.train", "some.txt", "--model.architecture", "bert"],
+        "error: --model.architecture bert: its predictions see later tokens; "
+        "take a causal one, such as gpt2, llama or qwen3",
+    ),
+    (
+        ["fit", "--model", "MaskedLM", "--data.train", "some.txt", "--model.architecture", "gpt2"],
+        "error: --model.architecture gpt2: transformers has no ModelForMaskedLM of gpt2; "
+        "take bert, roberta, albert, distilbert or another of REASON",
+    ),
+    (
+        ["fit", "--model", "ReplacedTokenDetection", "--data.train", "some.txt", "--model.architecture", "bert"],
+        "error: --model.architecture bert: replaced token detection needs electra",
+    ),
+    (
+        ["fit", "--model", "PermutationLM", "--data.train", "some.txt", "--data.layout", "packed"],
+        "error: --data.layout packed: XLNet can't keep documents in one row apart; take rows or blocks",
+    ),
+    (
+        ["fit", "--model", "SpanCorruption", "--data.train", "some.txt", "--data.layout", "packed"],
+        "error: --data.layout packed: an encoder-decoder can't isolate packed documents; "
+        "use rows (a document in each) or blocks (one stream, cut)",
+    ),
+    *(
+        (
+            ["fit", "--model", task, "--data.train", "one.txt"],
+            "error: --data.train: no document with text but those held out; give more, or --data.validation",
+        )
+        for task in ("CausalLM", "PermutationLM", "SpanCorruption", "Denoising", "ReplacedTokenDetection")
+    ),
     (
         ["fit", "--data.train", "broken.jsonl"],
         "error: --data.train: broken.jsonl:2: broken JSON (Expecting value, column 9); repair the line",
@@ -446,12 +533,16 @@ def mess(here: Path) -> Path:
     (here / "lots.yaml").write_text("model: MaskedLM\nmax_tokens: lots\n")
     (here / "bytes.yaml").write_bytes(b"model:\n  size: t\xefny\n")
     (here / "wrong.yaml").write_text("model:\n  class_path: MaskedLM\n  sise: tiny\n")
+    (here / "mine.yaml").write_text("model:\n  class_path: MaskedLM\n  size: tiny\n")
     (here / "empty.txt").write_text("")
     (here / "latin.txt").write_bytes("first\nsch\xf6n\n".encode("latin-1"))
     (here / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
     (here / "column.jsonl").write_text('{"body": "some text", "number": 3}\n')
     (here / "blank.jsonl").write_text('{"text": " "}\n{"text": ""}\n')
     (here / "some.txt").write_text("\n\n".join(f"document {i} has the number {i * i}" for i in range(99)))
+    (here / "two.txt").write_text("\n\n".join(f"Document {i} begins. It has the number {i * i}." for i in range(99)))
+    (here / "essay.txt").write_text("It has one sentence. It has another one. And a third.\n")
+    train_tokenizer(["document has the number 0123456789"], "unigram", 60, 32).save_pretrained(here / "plain")
     (here / "one.txt").write_text("one single document of a few words\n")
     (here / "dangling.csv").symlink_to("gone.txt")
     (here / "broken.py").write_text("import json\nimport nothing\n")

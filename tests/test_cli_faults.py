@@ -17,12 +17,15 @@ from ptm_lightning.checkpoint import load_checkpoint, step_files
 from ptm_lightning.run import read_state
 
 NETWORK = "--model.overrides={hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}"
-DATA = ["--data.vocab_size=600", "--data.max_length=32", "--data.batch_tokens=512", "--data.validation_share=0.1"]
+VOCABULARY = "--data.vocab_size=600"
+DATA = ["--data.max_length=32", "--data.batch_tokens=512", "--data.validation_share=0.1"]
 
 
 def fit(corpus: Path, *more: str) -> int:
     brought = any(flag.startswith(("--model.backbone", "--init_from")) for flag in more)
     network = [] if brought else [NETWORK]
+    if not brought and not any(flag.startswith("--data.tokenizer") for flag in more):
+        network.append(VOCABULARY)
     return main(["fit", "--model", "MaskedLM", "--data.train", str(corpus), *network, *DATA, *more])
 
 

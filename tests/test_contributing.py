@@ -63,6 +63,23 @@ def test_inspect_prints_batches(capsys: pytest.CaptureFixture[str]) -> None:
     assert "row 0 of the first batch" in run("inspect", capsys)
 
 
+def test_check_holds_it_to_its_words(capsys: pytest.CaptureFixture[str]) -> None:
+    table = run("check", capsys)
+    for what in ("tokens that are replaced", "tokens called what they are not", "predictions that see what they may"):
+        assert re.search(f"^ok +{what}", table, re.MULTILINE)
+
+
+def test_check_names_what_the_example_would_do_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = import_file(Path("my_task.py"))
+    right = words.replace_tokens
+    monkeypatch.setattr(words, "replace_tokens", lambda *args, **kwargs: right(*args, **kwargs | {"rate": 0.5}))
+    command = next(command for command in COMMANDS if command.startswith("check"))
+    assert main(shlex.split(command)) == 1
+    assert re.search("^FAILED +tokens that are replaced", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_wrong_value_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     flags = "--plugin my_task.py --model ReplacedWords --data.train corpus.txt --data.replace_rate 3"
     assert main(["fit", *flags.split()]) == 2

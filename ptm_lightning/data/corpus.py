@@ -16,7 +16,7 @@ from ptm_lightning.data.new_words import NewTokens
 from ptm_lightning.data.sentences import Splitter, find_splitter
 from ptm_lightning.data.sources import Source, resolve
 from ptm_lightning.data.store import TokenStore, build_store, build_stores, store_key
-from ptm_lightning.data.tokenizer import raw, to_text
+from ptm_lightning.data.tokenizer import plain, to_text
 from ptm_lightning.data.tokenizer_training import TRAINED_ON
 from ptm_lightning.errors import UserError
 from ptm_lightning.progress import reading
@@ -60,7 +60,7 @@ def prepare_corpus(settings: CorpusSettings, given: PreTrainedTokenizerFast | No
     sources = {flag: resolve(names, flag) for flag, names in flags.items()}
     keys = {flag: [source_key(source, settings.cache) for source in found] for flag, found in sources.items()}
     tokenizer, new_tokens = prepare_tokenizer(settings, given)
-    stores = _Stores(settings, sources, keys, raw(tokenizer), to_text(tokenizer)[0], splitter)
+    stores = _Stores(settings, sources, keys, plain(tokenizer), to_text(tokenizer)[0], splitter)
     folder = stores.training_folder()
     train = TokenStore.open(folder / "train")
     validation = stores.other("--data.validation", train) or TokenStore.open(folder / "validation")

@@ -22,7 +22,7 @@ from ptm_lightning.data.predict import Text, predict_texts
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.template import Template, fit_fields
-from ptm_lightning.data.tokenizer import raw
+from ptm_lightning.data.tokenizer import plain
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 from ptm_lightning.models.head import backbone_labels
@@ -177,7 +177,9 @@ class ExampleData(TaskData, ABC):
 
     def predict_batch(self, texts: list[Text]) -> Batch:
         """Rows to predict for, without targets."""
-        ids = list(zip(*encode_fields(raw(self.hf_tokenizer), [text.row for text in texts], self.fields), strict=True))
+        ids = list(
+            zip(*encode_fields(plain(self.hf_tokenizer), [text.row for text in texts], self.fields), strict=True)
+        )
         lengths = np.array([[len(one) for one in field] for field in ids], dtype=np.int64).T
         flat = [id_ for row in zip(*ids, strict=True) for field in row for id_ in field]
         starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)

@@ -21,7 +21,7 @@ from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.sources import Source, read, resolve
 from ptm_lightning.data.store import store_key, written_once
 from ptm_lightning.data.store_writer import number
-from ptm_lightning.data.tokenizer import raw, to_text
+from ptm_lightning.data.tokenizer import plain, to_text
 from ptm_lightning.errors import UserError
 from ptm_lightning.progress import reading
 
@@ -100,7 +100,7 @@ def prepare_examples(
     if not folder.exists():
         with written_once(folder) as partial, reading("tokenizing", text_bytes(sources["--data.train"])) as advance:
             if partial is not None:
-                _Builder(settings, sources, reader, shares, raw(tokenizer), partial, advance).build()
+                _Builder(settings, sources, reader, shares, plain(tokenizer), partial, advance).build()
         logger.info("tokens are kept in %s (delete it to free the space)", settings.cache)
     facts = _facts(folder)
     stores = {split: ExampleStore.open(folder / split) for split in SPLITS if (folder / split).exists()}

@@ -110,6 +110,31 @@ class Stream:
         return pieces._replace(opens=np.zeros_like(pieces.opens))
 
 
+@dataclass(frozen=True)
+class Continued:
+    """Rows, or packed ones, in which the frame stands around a whole document, though it may be cut into pieces.
+
+    A piece that goes on begins with the last token of the piece before it, where the first one has the frame's only
+    token in front: so a network that predicts each token from those before it predicts every one of them once.
+
+    References:
+        - lm-evaluation-harness, get_rolling_token_windows with a context of one token,
+          https://github.com/EleutherAI/lm-evaluation-harness
+    """
+
+    layout: Literal["rows", "packed"]
+    max_length: int
+    frame: Frame
+
+    def __call__(self, start: Ints, length: Ints, draw: Ints) -> Pieces:
+        """The pieces of rows of at most `max_length` tokens."""
+        assert len(self.frame.before) == 1
+        pieces = lay_out(start, length, draw, layout=self.layout, max_length=self.max_length, frame=self.frame)
+        opens = np.isin(pieces.start, start)
+        closes = np.isin(pieces.start + pieces.length, start + length)
+        return pieces._replace(start=pieces.start - ~opens, length=pieces.length + ~opens, opens=opens, closes=closes)
+
+
 def _cut_evenly(start: Ints, length: Ints, draw: Ints, longest: int) -> Pieces:
     """A row for each piece; a document that is too long is cut into pieces of equal length, give or take one token."""
     count = -(-length // longest)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from ptm_lightning.data.batch import Batch, Rows, as_batch, frame_rows
 from ptm_lightning.data.layout import Frame, Pieces
-from ptm_lightning.data.masking_findings import masking_findings
+from ptm_lightning.data.masking_findings import LAWS, length_findings, masking_findings
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.noise import NGRAM_LENGTHS, SPAN_LENGTHS, Bools, Floats, Ints, Tokens, Unit, mask, span_starts
 from ptm_lightning.data.predict import Text, text_batch
@@ -38,7 +38,8 @@ class MaskCollate:
     pad_id: int
     mask_id: int
     ordinary_ids: Ints
-    words: WordTable
+    words: WordTable | None
+    """None where units are tokens, which need no words."""
     seed: int
     bytes_by_id: Floats | None
     """(vocabulary,) bytes of text for each token; in evaluation, where sentences that are new are marked, too."""
@@ -57,7 +58,7 @@ class MaskCollate:
         tokens = Tokens(ids[rows.content], rows.example, rows.offset, rows.draw)
         masked = mask(
             tokens,
-            self.unit_starts(tokens),
+            self.unit_starts(tokens, rows),
             rate=self.rate,
             mask_share=self.mask_share,
             random_share=self.random_share,
@@ -82,14 +83,22 @@ class MaskCollate:
             said["fresh"] = torch.from_numpy(self.store.fresh[offset])
         return said
 
-    def unit_starts(self, tokens: Tokens) -> Bools:
-        """(n,) true where a unit begins."""
-        if self.unit == "token":
+    def unit_starts(self, tokens: Tokens, rows: Rows) -> Bools:
+        """(n,) true where a unit begins: at the latest where another text does."""
+        if self.words is None:
             return np.ones(len(tokens.ids), dtype=np.bool_)
-        starts = self.words.starts(tokens.ids) | (np.diff(tokens.example, prepend=-1) > 0)
+        apart = self.text_starts(rows)
+        starts = self.words.starts(tokens.ids) | apart
         if self.unit == "word":
             return starts
-        return span_starts(starts, tokens, SPAN_LENGTHS if self.unit == "span" else NGRAM_LENGTHS, self.seed)
+        texts = tokens._replace(example=np.cumsum(apart))
+        return span_starts(starts, texts, SPAN_LENGTHS if self.unit == "span" else NGRAM_LENGTHS, self.seed)
+
+    def text_starts(self, rows: Rows) -> Bools:
+        """(n,) true where a stretch of text begins: a row, a document, or what follows a special token."""
+        offsets = self.store.offsets
+        begins = offsets[np.searchsorted(offsets, rows.offset)] == rows.offset
+        return np.asarray(begins | (np.diff(rows.content, prepend=-2) > 1) | (np.diff(rows.example, prepend=-1) > 0))
 
 
 class MaskedText(TextData, ABC):
@@ -148,7 +157,7 @@ class MaskedText(TextData, ABC):
             pad_id=self.pad_id,
             mask_id=self.hf_tokenizer.mask_token_id,
             ordinary_ids=ordinary_ids(self.hf_tokenizer),
-            words=WordTable.of(self.hf_tokenizer),
+            words=None if self.masking == "token" else WordTable.of(self.hf_tokenizer),
             seed=self.seed,
             bytes_by_id=bytes_by_id(self.hf_tokenizer, store) if evaluate else None,
         )
@@ -158,11 +167,16 @@ class MaskedText(TextData, ABC):
         return self.masking_collator(self.corpus.train, evaluate=False).rows(pieces)
 
     def findings(self, seen: Sequence[tuple[Pieces, Batch]]) -> Iterator[Finding]:
-        """Shares as asked, special tokens untouched, words whole, and targets that rebuild the text."""
+        """Shares as asked, special tokens untouched, words whole, lengths by law, and targets that rebuild the text."""
         collate = self.masking_collator(self.corpus.train, evaluate=False)
+        rows = [self.original_rows(pieces) for pieces, _ in seen]
+        if (law := LAWS.get(self.masking)) is not None:
+            word_starts = replace(collate, unit="word").unit_starts
+            yield from length_findings(rows, law, collate.unit_starts, word_starts, collate.text_starts)
         yield from masking_findings(
-            [(self.original_rows(pieces), batch) for pieces, batch in seen],
+            [(original, batch) for original, (_, batch) in zip(rows, seen, strict=True)],
             collate.unit_starts,
+            collate.text_starts,
             self.hf_tokenizer,
             rate=self.mask_rate,
             mask_share=self.mask_share,

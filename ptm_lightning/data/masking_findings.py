@@ -2,15 +2,29 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch, Rows
-from ptm_lightning.data.noise import Bools, Ints, Tokens
+from ptm_lightning.data.noise import Bools, Floats, Ints, Tokens
 from ptm_lightning.data.show import show_place
 from ptm_lightning.data.words_anew import WordsAnew
-from ptm_lightning.findings import Finding, faults, share
+from ptm_lightning.findings import Finding, faults, mean, share
+
+
+class Law(NamedTuple):
+    """How long units of several words are."""
+
+    name: str
+    weights: Floats
+    """How likely lengths of 1, 2, ... words are, in proportion."""
+
+
+LAWS = {"span": Law("a span", 0.8 ** np.arange(10.0)), "ngram": Law("an n-gram", 1 / np.arange(1.0, 4.0))}
+"""SpanBERT's, geometric and at most 10 (arXiv:1907.10529); ALBERT's n-grams, by 1 / n (arXiv:1909.11942)."""
 
 
 @dataclass
@@ -38,7 +52,8 @@ class Seen:
 
 def masking_findings(
     seen: Sequence[tuple[Rows, Batch]],
-    unit_starts: Callable[[Tokens], Bools],
+    unit_starts: Callable[[Tokens, Rows], Bools],
+    text_starts: Callable[[Rows], Bools],
     tokenizer: PreTrainedTokenizerFast,
     *,
     rate: float,
@@ -52,6 +67,7 @@ def masking_findings(
     Args:
         seen: Rows as they were, and the batch.
         unit_starts: True where a unit (token, word or span) begins, (n,) for n tokens.
+        text_starts: True where a stretch of text begins, over whose beginning no word goes, (n,).
         tokenizer: For examples in words.
         rate: Share of tokens that was asked for.
         mask_share: Share of the units that become the mask token.
@@ -63,13 +79,15 @@ def masking_findings(
     for rows, batch in seen:
         _count(total, rows, batch, unit_starts, tokenizer, rate, set(ordinary_ids.tolist()))
         if words is not None:
-            _count_torn_words(total, rows, batch, words, tokenizer)
+            _count_torn_words(total, rows, batch, words, text_starts, tokenizer)
     expected = total.expected / max(1, total.tokens)
     yield share("targets among tokens", expected, total.targets, total.tokens)
     # A random token is the old one again once in a vocabulary.
     same = random_share / len(ordinary_ids)
     yield share("targets that become the mask token", mask_share, total.masked, total.units)
     yield share("targets that become random tokens", random_share - same, total.random, total.units)
+    kept = total.units - total.masked - total.random
+    yield share("targets kept as they are", max(0.0, 1 - mask_share - random_share) + same, kept, total.units)
     for what, examples, among in (
         ("examples without a target", total.without, total.tokens),
         ("special tokens among the targets, or drawn", total.special, total.targets),
@@ -80,11 +98,44 @@ def masking_findings(
         yield faults(what, examples, among)
 
 
+def length_findings(
+    seen: Sequence[Rows],
+    law: Law,
+    unit_starts: Callable[[Tokens, Rows], Bools],
+    word_starts: Callable[[Tokens, Rows], Bools],
+    text_starts: Callable[[Rows], Bools],
+) -> Iterator[Finding]:
+    """Holds the lengths of spans and n-grams to their law, where the end of a text can't have cut them short.
+
+    Args:
+        seen: Rows before the noise.
+        law: What the units are.
+        unit_starts: True where one begins, (n,) for n tokens.
+        word_starts: True where a word begins.
+        text_starts: True where a stretch of text begins.
+    """
+    total = count = 0
+    lengths = np.arange(1, len(law.weights) + 1)
+    chances = law.weights / law.weights.sum()
+    for rows in seen:
+        tokens = Tokens(rows.input_ids.ravel()[rows.content], rows.example, rows.offset, rows.draw)
+        words = np.flatnonzero(word_starts(tokens, rows))
+        units = np.searchsorted(words, np.flatnonzero(unit_starts(tokens, rows)))  # by the number of the first word
+        texts = np.searchsorted(words, np.flatnonzero(text_starts(rows)))
+        ends = np.append(texts[1:], len(words))[np.searchsorted(texts, units, side="right") - 1]
+        whole = units + len(lengths) <= ends
+        total += int(np.diff(units, append=len(words))[whole].sum())
+        count += int(whole.sum())
+    asked = float(chances @ lengths)
+    if count:
+        yield mean(f"mean words of {law.name}", asked, total, count, sqrt(float(chances @ (lengths - asked) ** 2)))
+
+
 def _count(
     total: Seen,
     rows: Rows,
     batch: Batch,
-    unit_starts: Callable[[Tokens], Bools],
+    unit_starts: Callable[[Tokens, Rows], Bools],
     tokenizer: PreTrainedTokenizerFast,
     rate: float,
     ordinary: set[int],
@@ -95,7 +146,7 @@ def _count(
     content = np.zeros(original.size, dtype=np.bool_)
     content[rows.content] = True
     tokens = Tokens(original[rows.content], rows.example, rows.offset, rows.draw)
-    starts = unit_starts(tokens)
+    starts = unit_starts(tokens, rows)
     unit = np.cumsum(starts) - 1
     chosen, ids = target[rows.content], noised[rows.content]
 
@@ -134,13 +185,18 @@ def _count(
 
 
 def _count_torn_words(
-    total: Seen, rows: Rows, batch: Batch, words: WordsAnew, tokenizer: PreTrainedTokenizerFast
+    total: Seen,
+    rows: Rows,
+    batch: Batch,
+    words: WordsAnew,
+    text_starts: Callable[[Rows], Bools],
+    tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     """Words of which a part is a target, and a part is none."""
     original = rows.input_ids.ravel()
     target = np.zeros(original.size, dtype=np.bool_)
     target[batch["target_index"].numpy()] = True
-    for places in np.split(rows.content, 1 + np.flatnonzero(np.diff(rows.example))):
+    for places in np.split(rows.content, np.flatnonzero(text_starts(rows))[1:]):
         goes_on, known = words.go_on(original[places])
         total.borders += known
         torn = np.flatnonzero(goes_on[1:] & (target[places[1:]] != target[places[:-1]])) + 1

@@ -19,6 +19,7 @@ from ptm_lightning.data.formats import Row, as_text
 from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.noise import Ints
 from ptm_lightning.data.seq2seq import Ragged
+from ptm_lightning.data.tokenizer import meaning_special
 from ptm_lightning.metrics.references import references_of
 
 Longest = tuple[int, int]
@@ -64,6 +65,7 @@ class Sides:
     def encoder(self, tokenizer: Tokenizer) -> Encode:
         """Token ids of both sides; none of a row that is left out."""
         source, target = self.fields
+        tokenizer = meaning_special(tokenizer, self.prefix)
 
         def encode(rows: Sequence[Row]) -> Iterable[Encoded]:
             prefixed = [

@@ -19,7 +19,7 @@ from ptm_lightning.data.seq2seq import closed_frame, prompt_batch
 from ptm_lightning.data.show import show_row
 from ptm_lightning.data.sides import LayOutSides, Longest, Sides, SidesCollate
 from ptm_lightning.data.store import TokenStore
-from ptm_lightning.data.tokenizer import frame, raw
+from ptm_lightning.data.tokenizer import frame, meaning_special, plain, raw
 from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
@@ -172,7 +172,7 @@ class TargetTextData(ExampleData, ABC):
     def predict_batch(self, texts: list[Text]) -> Batch:
         """Sources."""
         around, longest, prefix = self.frames[0], self.longest[0], self.used_prefix()
-        coded = raw(self.hf_tokenizer).encode_batch_fast(
+        coded = meaning_special(plain(self.hf_tokenizer), prefix).encode_batch_fast(
             [prefix + text.text for text in texts], add_special_tokens=False
         )
         self._cut += sum(len(row) > longest for row in coded)

@@ -3,12 +3,14 @@
 import json
 import re
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
+from tokenizers.pre_tokenizers import Sequence, Split
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ptm_lightning.errors import UserError
@@ -59,6 +61,42 @@ def raw(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     copy.no_padding()
     copy.no_truncation()
     return copy
+
+
+def plain(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """A copy for the user's text, in which the names of special tokens are text like any other: "[MASK]" is no mask."""
+    copy = raw(tokenizer)
+    copy.encode_special_tokens = True
+    names = {str(copy.id_to_token(id_)): id_ for id_ in set(tokenizer.all_special_ids)}
+    names |= {str(token): id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    # A unigram model has them among its pieces.
+    if found := _beginnings(name for name, id_ in names.items() if len(name) > 1 and _reads(copy, name, id_)):
+        apart = Split(Regex(found), "isolated")
+        own = copy.pre_tokenizer
+        copy.pre_tokenizer = apart if own is None else Sequence([own, apart])
+    return copy
+
+
+def _reads(tokenizer: Tokenizer, name: str, id_: int) -> bool:
+    """Whether a tokenizer makes a special token of its name, in a text."""
+    return any(
+        id_ in tokenizer.encode(text, add_special_tokens=False).ids for text in (name, f"a{name}a", f"a {name} a")
+    )
+
+
+def _beginnings(names: Iterable[str]) -> str:
+    """A pattern of the first characters of some names, each only where the rest of its name follows."""
+    rests: dict[str, list[str]] = {}
+    for name in sorted(names):
+        rests.setdefault(name[0], []).append(re.escape(name[1:]))
+    return "|".join(f"{re.escape(first)}(?={'|'.join(rest)})" for first, rest in rests.items())
+
+
+def meaning_special(tokenizer: Tokenizer, prefix: str) -> Tokenizer:
+    """A tokenizer for texts behind a prefix: one that makes special tokens of their names if the prefix has any."""
+    copy: Tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    special = {id_ for id_, token in copy.get_added_tokens_decoder().items() if token.special}
+    return copy if special & set(copy.encode(prefix, add_special_tokens=False).ids) else tokenizer
 
 
 def frame(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:

@@ -13,7 +13,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.noise import Bools, Ints
-from ptm_lightning.data.tokenizer import raw
+from ptm_lightning.data.tokenizer import plain
 from ptm_lightning.data.words import UNSPACED, tokenizer_kind
 
 CUT = "\ufffd"
@@ -25,7 +25,7 @@ class WordsAnew:
     """Splits the text of some tokens once more, as `tokenizers` does it."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._backend = raw(tokenizer)
+        self._backend = plain(tokenizer)
         self._marks_pieces = tokenizer_kind(json.loads(self._backend.to_str()))[0] == "prefix"
 
     def go_on(self, ids: Ints) -> tuple[Bools, int]:

@@ -108,7 +108,7 @@ def load_network(auto_class: str, name: str, seed: int = 0, labels: HeadLabels |
             if hasattr(config, "auto_map"):
                 log.warning("--model.backbone %s: its config names code of its own (auto_map), which is not run", name)
                 del config.auto_map
-            check_kind(auto_class, config, f"--model.backbone {name}")
+            check_kind(auto_class, type(config), f"--model.backbone {name}")
             other = label_names(config) if labels is not None else []
             if labels is not None:
                 labels.write(config)
@@ -188,7 +188,7 @@ def takes(network: nn.Module, name: str) -> bool:
 
 def _from_config(auto_class: str, config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     """The network on the CPU in float32; a pooling layer that no loss reads is left out."""
-    check_kind(auto_class, config, f"--model.architecture {config.model_type}")
+    check_kind(auto_class, type(config), f"--model.architecture {config.model_type}")
     model_class = _auto_class(auto_class)
     options: dict[str, Any] = {}
     if auto_class == "AutoModel" and "add_pooling_layer" in _constructor(model_class, config):

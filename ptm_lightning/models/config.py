@@ -52,6 +52,19 @@ COMMON = (
 SPECIAL = ("pad", "bos", "eos", "cls", "sep", "mask", "unk")
 
 
+def architecture_kind(architecture: str) -> type[PreTrainedConfig]:
+    """The class of an architecture's configs.
+
+    Raises:
+        UserError: transformers doesn't know it.
+    """
+    if architecture not in CONFIG_MAPPING:
+        known = CONFIG_MAPPING if get_close_matches(architecture, CONFIG_MAPPING) else COMMON
+        raise UserError(f"--model.architecture {architecture}: no such architecture, {suggest(architecture, known)}")
+    kind: type[PreTrainedConfig] = CONFIG_MAPPING[architecture]
+    return kind
+
+
 def build_config(
     architecture: str,
     size: str,
@@ -78,10 +91,7 @@ def build_config(
         UserError: An unknown architecture, size or field, or values that don't fit each other.
     """
     assert set(special_ids) <= set(SPECIAL), f"special_ids has unknown roles: {set(special_ids) - set(SPECIAL)}"
-    if architecture not in CONFIG_MAPPING:
-        known = CONFIG_MAPPING if get_close_matches(architecture, CONFIG_MAPPING) else COMMON
-        raise UserError(f"--model.architecture {architecture}: no such architecture, {suggest(architecture, known)}")
-    config_class: type[PreTrainedConfig] = CONFIG_MAPPING[architecture]
+    config_class = architecture_kind(architecture)
     sized = dimensions(config_class, size)
     changes = _checked_overrides(config_class, overrides or {}, PUBLISHED.get(architecture, {}))
     if not sized and not changes:

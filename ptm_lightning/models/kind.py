@@ -18,45 +18,44 @@ OTHERS = ("bert", "roberta", "albert", "distilbert", "t5", "bart", "mbart", "mar
 NAMED = 4
 
 
-def check_kind(auto_class: str, config: PreTrainedConfig, flag: str) -> None:
+def check_kind(auto_class: str, kind: type[PreTrainedConfig], flag: str) -> None:
     """Refuses an architecture that has no such network.
 
     Args:
         auto_class: "AutoModelForMaskedLM" or another of transformers' auto classes.
-        config: Of the architecture.
+        kind: The architecture's class of configs.
         flag: What the user has said, such as "--model.architecture gpt2".
 
     Raises:
         UserError: It has none; those that have one are named.
     """
     classes = getattr(transformers, auto_class)._model_mapping
-    if type(config) in classes:
+    if kind in classes:
         return
     known = {known.model_type for known in classes}
     named = [name for name in (CAUSAL if "Causal" in auto_class else OTHERS) if name in known][:NAMED]
     more = f" or another of {len(known)}" if len(known) > len(named) else ""
     raise UserError(
-        f"{flag}: transformers has no {auto_class.removeprefix('Auto')} of {config.model_type}; "
+        f"{flag}: transformers has no {auto_class.removeprefix('Auto')} of {kind.model_type}; "
         f"take {', '.join(named)}{more}"
     )
 
 
-def check_backbone(auto_class: str, name: str) -> None:
-    """Refuses a pretrained network of the wrong kind, before its tokenizer is read.
+def backbone_kind(auto_class: str, name: str) -> type[PreTrainedConfig]:
+    """The class of a pretrained network's config.
 
     Args:
-        auto_class: What the task needs.
+        auto_class: What the task needs, for the message.
         name: A folder, or a name on the hub.
 
     Raises:
-        UserError: It has another kind of network, or can't be read.
+        UserError: It can't be read.
     """
     check_folder(name)
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        return type(AutoConfig.from_pretrained(name, trust_remote_code=False))
     except (OSError, ValueError) as error:
         raise UserError(explain(name, auto_class, error)) from error
-    check_kind(auto_class, config, f"--model.backbone {name}")
 
 
 def check_folder(name: str) -> None:

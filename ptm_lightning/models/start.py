@@ -5,17 +5,17 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from ptm_lightning.data.tokenizer import load_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
 from ptm_lightning.models.build import build_network, check_fit, load_network, network_from_config
-from ptm_lightning.models.config import build_config
+from ptm_lightning.models.config import architecture_kind, build_config
 from ptm_lightning.models.extend import extend_vocabulary
 from ptm_lightning.models.head import HeadLabels
-from ptm_lightning.models.kind import check_backbone
+from ptm_lightning.models.kind import backbone_kind, check_kind
 
 SEQ2SEQ, CAUSAL = "AutoModelForSeq2SeqLM", "AutoModelForCausalLM"
 SHOWN = 8
@@ -30,6 +30,9 @@ class Start(Protocol):
     size: Any
     overrides: dict[str, Any] | None
     seed: int
+
+    def check_kind(self, kind: type[PreTrainedConfig], flag: str) -> None:
+        """Refuses a network that the task can't use."""
 
 
 def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
@@ -67,20 +70,24 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
     return build_network(auto_class, config, start.seed)
 
 
-def backbone_tokenizer(auto_class: str | None, backbone: str) -> PreTrainedTokenizerFast:
-    """The tokenizer of a pretrained network.
+def start_tokenizer(auto_class: str | None, start: Start) -> PreTrainedTokenizerFast | None:
+    """The tokenizer of what a task starts with; None from scratch. The network's kind is asked first.
 
     Args:
-        auto_class: What the network must be, which is asked before its tokenizer; None while a mixture's parts, which
-            say it, aren't known.
-        backbone: A folder, or a name on the hub.
+        auto_class: What the network must be; None while a mixture's parts, which say it, aren't known.
+        start: The task.
 
     Raises:
-        UserError: The network is of another kind, or it has no tokenizer.
+        UserError: There is no such architecture, the network is of another kind, or it has no tokenizer.
     """
     if auto_class is not None:
-        check_backbone(auto_class, backbone)
-    return load_tokenizer(backbone)
+        if start.backbone:
+            kind, flag = backbone_kind(auto_class, start.backbone), f"--model.backbone {start.backbone}"
+        else:
+            kind, flag = architecture_kind(start.architecture), f"--model.architecture {start.architecture}"
+        check_kind(auto_class, kind, flag)
+        start.check_kind(kind, flag)
+    return load_tokenizer(start.backbone) if start.backbone else None
 
 
 def encodes(start: Start) -> bool:
@@ -91,7 +98,13 @@ def encodes(start: Start) -> bool:
     return known and bool(CONFIG_MAPPING[start.architecture]().is_encoder_decoder)
 
 
-def meet_data(network: PreTrainedModel, auto_class: str, link: Link, data: Link) -> Link:
+def meet_data(
+    network: PreTrainedModel,
+    auto_class: str,
+    link: Link,
+    data: Link,
+    auxiliary: Mapping[str, PreTrainedModel],
+) -> Link:
     """What a task knows once it has met its data; a network that comes from a run gets the data's new tokens.
 
     Args:
@@ -99,12 +112,16 @@ def meet_data(network: PreTrainedModel, auto_class: str, link: Link, data: Link)
         auto_class: Of the network.
         link: What the task knew before.
         data: What the data module says.
+        auxiliary: Networks that only training needs, which get the new tokens, too.
 
     Raises:
         UserError: The network can't take the data's tokens, or was trained with another tokenizer.
     """
     if data.new_tokens and not link.new_tokens:
         _extend(network, data)
+        for other in auxiliary.values():
+            extend_vocabulary(other, data.new_tokens, data.vocabulary - len(data.new_tokens))
+            other.tie_weights()
         taken = {name: getattr(data, name) for name in ("tokenizer", "tokenizer_config", "vocabulary", "new_tokens")}
         link = replace(link, **taken).with_network(auto_class, network.config)
     check_fit(network, data.vocabulary, data.max_length)

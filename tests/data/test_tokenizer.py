@@ -19,7 +19,16 @@ from transformers import (
     RobertaConfig,
 )
 
-from ptm_lightning.data.tokenizer import frame, from_text, load_tokenizer, ordinary_ids, raw, to_text
+from ptm_lightning.data.tokenizer import (
+    frame,
+    from_text,
+    load_tokenizer,
+    meaning_special,
+    ordinary_ids,
+    plain,
+    raw,
+    to_text,
+)
 from ptm_lightning.data.tokenizer_training import Algorithm, train_tokenizer
 from ptm_lightning.errors import UserError
 
@@ -120,6 +129,37 @@ def test_raw_neither_pads_nor_cuts() -> None:
     tokenizer.backend_tokenizer.enable_truncation(max_length=4)
     assert len(raw(tokenizer).encode("the the the the the the").ids) == 8
     assert len(tokenizer.backend_tokenizer.encode("the the the the the the").ids) == 20
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_names_of_special_tokens_in_a_text_are_text(algorithm: Algorithm) -> None:
+    tokenizer = train_tokenizer(list(TEXTS), algorithm, 700, 64, ("<extra_id_0>", "<extra_id_1>"))
+    special = set(tokenizer.all_special_ids)
+    names = tokenizer.convert_ids_to_tokens(sorted(special))
+    assert len(names) >= 4
+    for name in names:
+        for text in (name, f"the {name} of it", f"the{name}of it", f"{name}{name} {names[0]}"):
+            ids = plain(tokenizer).encode(text, add_special_tokens=False).ids
+            assert not {*ids} & special - {tokenizer.unk_token_id}
+    for text in TEXTS:
+        assert plain(tokenizer).encode(text).ids == raw(tokenizer).encode(text).ids
+
+
+def test_a_name_is_text_for_words_between_spaces_too() -> None:
+    model = models.WordLevel({"[UNK]": 0, "[MASK]": 1, "the": 2}, "[UNK]")
+    backend = Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", mask_token="[MASK]")
+    assert plain(tokenizer).encode("the [MASK]").ids == [2, 0, 0]
+    assert raw(tokenizer).encode("the [MASK]").ids == [2, 1]
+
+
+def test_a_prefix_may_mean_special_tokens() -> None:
+    tokenizer = train_tokenizer(list(TEXTS), "bpe", 700, 64, ("<2de>",))
+    (german,) = tokenizer.convert_tokens_to_ids(["<2de>"])
+    for prefix, count in (("<2de> ", 1), ("say: ", 0)):
+        coded = meaning_special(plain(tokenizer), prefix).encode(prefix + "the text", add_special_tokens=False)
+        assert coded.ids.count(german) == count
 
 
 def test_frame() -> None:

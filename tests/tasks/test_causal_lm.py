@@ -78,10 +78,36 @@ def test_next_places_in_words():
 def test_validation_predicts_every_token_of_every_document_once(corpus: Path, layout: str):
     _, data, _ = ready(corpus, layout=layout)
     end = data.frame.after[0]
-    seen = np.concatenate([batch["targets"].numpy() for batch in data.val_dataloader()])
-    assert sorted(seen[seen != end].tolist()) == sorted(data.corpus.validation.tokens.tolist())
+    store, seen = data.corpus.validation, np.concatenate([batch["targets"].numpy() for batch in data.val_dataloader()])
+    assert np.diff(store.offsets).max() > data.max_length  # some are cut, which is no end
+    assert sorted(seen.tolist()) == sorted([*store.tokens.tolist(), *[end] * len(store)])
     total = sum(batch["bytes"] for batch in data.val_dataloader())
     assert total == pytest.approx(data.corpus.validation.info["bytes"])
+
+
+@pytest.mark.parametrize("layout", ["rows", "packed"])
+def test_only_a_whole_document_begins_and_ends(corpus: Path, layout: str):
+    _, data, _ = ready(corpus, layout=layout)
+    store = data.corpus.train
+    (begin,), (end,) = data.frame
+    pieces: dict[str, int] = {}
+    for batch in data.train_dataloader():
+        for ids, numbers in zip(batch["input_ids"], batch["document_ids"], strict=True):
+            for number in range(1, int(numbers.max()) + 1):
+                text = " ".join(map(str, ids[numbers == number].tolist()))
+                pieces[text] = pieces.get(text, 0) + 1
+    wholes = [[begin, *store.tokens[a:b].tolist(), end] for a, b in pairwise(store.offsets)]
+    expected: dict[str, int] = {}
+    for whole in wholes:
+        text, longest = whole[1:-1], data.max_length - 2
+        count = -(-len(text) // longest)
+        edges = [i * len(text) // count for i in range(count + 1)]
+        for a, b in pairwise(edges):
+            piece = whole[a : b + 1] if b < len(text) else whole[a:]
+            key = " ".join(map(str, piece))
+            expected[key] = expected.get(key, 0) + 1
+    assert max(len(whole) for whole in wholes) > data.max_length
+    assert pieces == expected
 
 
 def test_blocks_are_one_stream_with_end_of_text_between_documents(corpus: Path):
@@ -105,12 +131,15 @@ def test_bits_per_byte_and_perplexity_are_over_all_tokens(corpus: Path):
     store = data.corpus.validation
     longest = data.max_length - 2
     for begin, stop in pairwise(store.offsets):
-        pieces = -(-(stop - begin) // longest)
-        edges = [begin + i * (stop - begin) // pieces for i in range(pieces + 1)]
+        whole = [*data.frame.before, *store.tokens[begin:stop].tolist(), *data.frame.after]
+        size = stop - begin
+        pieces = -(-size // longest)
+        edges = [i * size // pieces for i in range(pieces + 1)]
         for a, b in pairwise(edges):
-            ids = torch.tensor([[*data.frame.before, *store.tokens[a:b].tolist(), *data.frame.after]])
+            ids = torch.tensor([whole[a : b + 1 + (b == size)]])
             loss = network(input_ids=ids, labels=ids).loss
             nats, count = nats + float(loss) * (ids.shape[1] - 1), count + ids.shape[1] - 1
+    assert count == len(store.tokens) + len(store)
     assert metrics["val/loss"] == pytest.approx(nats / count, rel=1e-4)
     assert metrics["val/perplexity"] == pytest.approx(np.exp(nats / count), rel=1e-3)
     assert metrics["val/bits_per_byte"] == pytest.approx(nats / log(2) / store.info["bytes"], rel=1e-4)
@@ -137,9 +166,8 @@ def test_padding_with_the_end_of_text_still_learns_to_stop(corpus: Path, tmp_pat
     known.pad_token = known.eos_token
     known.save_pretrained(tmp_path)
     _, data, _ = ready(corpus, tokenizer=str(tmp_path), split_text="line", batch_tokens=256)
-    end = known.eos_token_id
-    for batch in data.val_dataloader():
-        assert int((batch["targets"] == end).sum()) == len(batch["input_ids"])  # once a row, never for padding
+    ends = [int((batch["targets"] == known.eos_token_id).sum()) for batch in data.val_dataloader()]
+    assert sum(ends) == len(data.corpus.validation)  # once a document, never for padding
 
 
 def test_the_command_line_trains_continues_and_exports(corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):

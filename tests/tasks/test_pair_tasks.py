@@ -192,7 +192,8 @@ def test_a_network_without_the_head_is_refused(
 ):
     message = f"--model.architecture {architecture}: {task_class.__name__} needs a head that transformers has for "
     with pytest.raises(UserError, match=message):
-        prepared(task_class, corpus, tmp_path, {"architecture": architecture})
+        prepared(task_class, corpus, tmp_path, {"architecture": architecture}, cache_dir=str(tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()  # nothing was tokenized
 
 
 def test_a_tokenizer_without_cls_is_refused(corpus: Path, tmp_path: Path):

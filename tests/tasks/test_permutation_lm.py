@@ -286,7 +286,8 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str):
 
 def test_a_network_with_one_stream_is_refused(corpus: Path, tmp_path: Path):
     with pytest.raises(UserError, match=r"--model.architecture gpt2: can't predict in any order; give an xlnet"):
-        prepared(corpus, tmp_path, {"architecture": "gpt2", "overrides": None})
+        prepared(corpus, tmp_path, {"architecture": "gpt2", "overrides": None}, cache_dir=str(tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()  # nothing was tokenized
 
 
 def test_a_tokenizer_without_a_frame_is_refused(corpus: Path, tmp_path: Path):

@@ -327,6 +327,32 @@ def test_the_generator_is_exported_if_asked(checkpoint: Path, tmp_path: Path):
         export(checkpoint, folder, ReplacedTokenDetection)
 
 
+def test_new_words_extend_the_generator_too(checkpoint: Path, corpus: Path, tmp_path: Path):
+    words = tmp_path / "words.txt"
+    words.write_text("photosynthesis\nchloroplast\n")
+    task = ReplacedTokenDetection()
+    start_from(task, checkpoint)
+    assert task.generator is not None
+    old = task.generator.get_output_embeddings().bias.detach().clone()
+    module = ReplacedTokenData(
+        train=[str(corpus)], new_words=str(words), max_length=48, batch_tokens=600, validation_share=0.1
+    )
+    trainer = Trainer(
+        max_steps=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=1, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(task, module)
+    network, head, size = task.network, task.generator.get_output_embeddings(), len(old) + 2
+    assert network is not None
+    assert head.weight is task.generator.get_input_embeddings().weight is network.get_input_embeddings().weight
+    assert (head.bias.shape, head.weight.shape[0]) == ((size,), size)
+    assert task.generator.config.vocab_size == network.config.vocab_size == size
+    new = task.link.new_tokens  # type: ignore[union-attr]
+    assert len(new) == 2
+    for nth, pieces in enumerate(new.values()):  # one step away from where they began
+        assert head.bias[len(old) + nth].item() == pytest.approx(old[list(pieces)].mean().item(), abs=0.01)
+
+
 def test_another_shape_of_generator_does_not_take_the_weights(checkpoint: Path):
     with pytest.raises(UserError, match="its weights don't fit ReplacedTokenDetection"):
         start_from(ReplacedTokenDetection(generator_share=0.5), checkpoint)
@@ -348,7 +374,8 @@ def test_a_backbone_of_another_kind_is_refused(checkpoint: Path, corpus: Path, t
     folder = export(checkpoint, tmp_path / "model", ReplacedTokenDetection)
     BertForPreTraining(BertConfig(vocab_size=600, **TINY)).save_pretrained(folder)
     with pytest.raises(UserError, match="is a bert; replaced token detection needs an electra"):
-        prepared(corpus, tmp_path, {"backbone": str(folder), "overrides": None})
+        prepared(corpus, tmp_path, {"backbone": str(folder), "overrides": None}, cache_dir=str(tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()  # nothing was tokenized
 
 
 @pytest.mark.parametrize(
