@@ -50,6 +50,8 @@ from ptm_lightning.terms import Term, Terms
 TERM = "span"
 THRESHOLD = "no_answer_threshold"
 """The field of the network's config that says from which doubt on no answer is given; without it each is answered."""
+NOTHING = Found(-torch.inf, 0, 0)
+"""What is found in a window of white space alone."""
 ROWS = 32
 """Windows that go through the network at once in prediction."""
 
@@ -180,7 +182,8 @@ class QuestionAnswering(FineTuning):
         """The term, and the best answer in each window."""
         logits = self._logits(batch)
         numbers = zip(batch["windows"].tolist(), batch["examples"].tolist(), strict=True)
-        found = zip(numbers, batch["rows"], *self._found(logits, batch, 1), strict=True)
+        spans, nulls = self._found(logits, batch, 1)
+        found = zip(numbers, batch["rows"], (next(iter(best), NOTHING) for best in spans), nulls, strict=True)
         return (
             self._terms(logits, batch),
             [
@@ -192,7 +195,7 @@ class QuestionAnswering(FineTuning):
                     "score": best.score,
                     "no_answer": null,
                 }
-                for (window, question), row, (best, *_), null in found
+                for (window, question), row, best, null in found
             ],
         )
 
