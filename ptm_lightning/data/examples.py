@@ -54,8 +54,8 @@ class Reader(Protocol):
     def encoder(self, tokenizer: Tokenizer) -> Encode:
         """What tokenizes rows, when all rows of the split were seen; a row without any token is left out."""
 
-    def facts(self) -> dict[str, Any]:
-        """What the task and the model card must know, such as the names of labels."""
+    def facts(self, train: ExampleStore) -> dict[str, Any]:
+        """What the task and the model card must know, such as how often labels occur in the training split."""
 
 
 Sources = Mapping[str, Sequence[Source]]
@@ -172,7 +172,8 @@ class _Builder:
                 self.hashes[name], _ = self._scan(flag, self.reader.check)
                 self._write(name, self._rows(flag), None)
         ends = np.searchsorted(stored, source_ends).tolist()
-        facts = {"source_ends": ends, "duplicates": self._duplicates(), **self.reader.facts()}
+        facts = {"source_ends": ends, "duplicates": self._duplicates()}
+        facts |= self.reader.facts(ExampleStore.open(self.folder / "train"))
         (self.folder / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     def _take_into(self, strata: list[int], groups: list[int]) -> Callable[[Row, str], None]:
@@ -246,20 +247,26 @@ def held_out(hashes: Hashes, strata: Hashes, shares: tuple[float, float]) -> Int
         shares: Of validation and test.
 
     Returns:
-        (n,) 0 training, 1 validation, 2 test. Equal rows of a stratum are together. Where rows are so few that no
-        stratum gives one, the rows with the smallest hashes are taken whatever their stratum.
+        (n,) 0 training, 1 validation, 2 test. Equal rows of a stratum are together. What a stratum is too small to give
+        is made good by the next ones, so that the sizes are those of the shares. Where rows are so few that no stratum
+        gives one, the rows with the smallest hash are taken whatever their stratum.
     """
     split = np.zeros(len(hashes), dtype=np.int64)
+    seen, held = 0, np.zeros(3, dtype=np.int64)
     order = np.lexsort((hashes, strata))
     begins = np.flatnonzero(np.diff(strata[order], prepend=strata[order][:1] + np.uint64(1)))
     for group in np.split(order, begins[1:]):
-        first, second = (round(share * len(group)) for share in (shares[0], sum(shares)))
+        seen += len(group)
+        first = min(len(group), max(0, round(shares[0] * seen) - int(held[1])))
+        second = min(len(group), max(first, round(sum(shares) * seen) - int(held[1:].sum())))
         split[_through_equals(hashes, group, first, second)] = 2
         split[_through_equals(hashes, group, 0, first)] = 1
-    by_hash = np.argsort(hashes, kind="stable")
+        held += np.bincount(split[group], minlength=3)
     for number_, share in enumerate(shares, 1):
-        if share and not (split == number_).any() and (split == 0).sum() > 1:
-            split[by_hash[split[by_hash] == 0][:1]] = number_
+        rest = np.flatnonzero(split == 0)
+        if share and len(rest) and not (split == number_).any():
+            smallest = rest[hashes[rest] == hashes[rest].min()]
+            split[smallest if len(smallest) < len(rest) else rest[:0]] = number_
     return split
 
 

@@ -65,6 +65,16 @@ class Labels:
                     f"{where}: the label '{name}' doesn't occur in training; {suggest(name, self.names)}; {fix}"
                 )
 
+    def check_all(self) -> None:
+        """Refuses training rows, all of which were taken in, that leave nothing to tell apart."""
+        several = self.problem_type == "multi_label_classification"
+        if self.known or self.problem_type == "regression" or len(self.counts) >= (1 if several else 2):
+            return
+        rows = "no row has a label" if several else f"all {sum(self.counts.values()):,} rows have the one label"
+        only = "".join(f" '{name}'" for name in self.counts)
+        least = "give rows with one or more" if several else "a classifier needs two or more to tell apart; add rows"
+        raise UserError(f"--data.train: {rows}{only}; {least}, or name the right column with --data.columns.label")
+
     @property
     def names(self) -> list[str]:
         """The names in the order of their ids; none for numbers."""
@@ -95,6 +105,12 @@ class Labels:
             )
         return [_name(value, where)]
 
+    def stratum(self, value: Any) -> int:
+        """A number that is equal for equal labels, so that each is held out in its share; 0 for numbers."""
+        if self.problem_type == "regression":
+            return 0
+        return number("\0".join(sorted(self.names_of(value, ""))).encode("utf-8", "replace"))
+
     def targets(self, values: Iterable[Any]) -> Iterator[Target]:
         """What the network is taught: an id, a 0 or 1 for each name, or a number."""
         ids = {name: number for number, name in enumerate(self.names)}
@@ -120,11 +136,6 @@ def label_of(row: Row, where: str) -> Any:
     if row.get("label") is None or row["label"] == "":
         raise UserError(f"{where}: no label; the columns are {', '.join(row)}; name yours with --data.columns.label")
     return row["label"]
-
-
-def stratum(value: Any) -> int:
-    """A number that is equal for equal labels, so that each label is held out in its share; 0 for floats."""
-    return 0 if isinstance(value, float) else number(repr(value).encode())
 
 
 def _problem_type(value: Any, where: str) -> ProblemType:

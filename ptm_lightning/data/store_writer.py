@@ -24,8 +24,9 @@ Take = Callable[[list[str], list[Encoding]], None]
 Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
-FORMAT = 3
-"""To be raised when the files, the rule for sentences or their hashes change: stores are then built anew."""
+FORMAT = 4
+"""To be raised when the files, the rules for sentences or held-out rows, or their hashes change: stores are then built
+anew."""
 
 _BATCH_BYTES = 1_000_000
 

@@ -49,7 +49,7 @@ def test_each_label_is_held_out_in_its_share(tmp_path: Path):
 
 
 def test_copies_of_a_row_fall_on_the_same_side(tmp_path: Path):
-    rows = [{"text": f"text {i % 40}", "label": "a"} for i in range(200)]
+    rows = [{"text": f"text {i % 40}", "label": "ab"[i % 2]} for i in range(200)]
     data = set_up(tmp_path, rows)
     sides = [set(texts(store)) for store in (data.corpus.train, data.corpus.validation, data.corpus.test)]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 40
@@ -63,6 +63,23 @@ def test_more_rows_leave_most_where_they_are():
     assert (before != after[:900]).mean() < 0.05
 
 
+def test_rare_strata_give_their_share_together():
+    hashes = np.array([number(str(i).encode()) for i in range(750)], dtype=np.uint64)
+    strata = np.array([number(f"label {i % 150}".encode()) for i in range(750)], dtype=np.uint64)
+    split = held_out(hashes, strata, (0.1, 0.1))
+    assert np.bincount(split).tolist() == [600, 75, 75]
+    assert all((split[strata == stratum] > 0).sum() == 1 for stratum in strata)
+    order = np.random.default_rng(0).permutation(750)
+    assert (held_out(hashes[order], strata[order], (0.1, 0.1)) == split[order]).all()
+    alone = np.arange(750, dtype=np.uint64)
+    assert np.bincount(held_out(hashes, alone, (0.1, 0.2))).tolist() == [525, 75, 150]
+
+
+def test_rows_are_held_out_together_with_their_copies_however_few_they_are():
+    hashes = np.array([7, 3, 3, 9], dtype=np.uint64)
+    assert held_out(hashes, np.zeros(4, dtype=np.uint64), (0.1, 0.0)).tolist() == [0, 1, 1, 0]
+
+
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_a_few_rows_give_a_validation_too(tmp_path: Path, count: int):
     data = set_up(tmp_path, [{"text": f"text {i}", "label": str(i)} for i in range(count)], test_share=0.0)
@@ -72,7 +89,7 @@ def test_a_few_rows_give_a_validation_too(tmp_path: Path, count: int):
 
 def test_one_row_cannot_be_split(tmp_path: Path):
     with pytest.raises(UserError, match=r"--data\.validation: too few rows to hold a share out; give a source"):
-        set_up(tmp_path, [{"text": "a text", "label": "a"}])
+        set_up(tmp_path, [{"text": "a text", "label": 0.5}])
 
 
 def test_sources_of_their_own_are_not_split(tmp_path: Path):
@@ -131,6 +148,16 @@ def test_long_rows_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptur
         ([{"text": "a", "label": "x"}, {"text": "b"}], {}, "jsonl:2: no label; the columns are text; name yours with"),
         ([{"body": "a", "label": "x"}], {}, "no column 'text'; the columns are body, label; name yours with"),
         ([{"text": "a", "label": "x"}], {"pair": True}, "no column 'pair'; the columns are text, label"),
+        (
+            [{"text": f"text {i}", "label": "x"} for i in range(9)],
+            {},
+            "--data.train: all 9 rows have the one label 'x'; a classifier needs two or more to tell apart; add rows, ",
+        ),
+        (
+            [{"text": f"text {i}", "label": []} for i in range(9)],
+            {},
+            "--data.train: no row has a label; give rows with one or more, or name the right column with ",
+        ),
         ([{"text": "a", "label": "x"}, {"text": "b", "label": 0.5}], {}, "jsonl:2: the label 0.5 is no name"),
         (ROWS, {"max_length": 2}, "--data.max_length 2: no room beside 2 special tokens; give more"),
     ],

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ptm_lightning.data.labels import Labels, label_of, stratum
+from ptm_lightning.data.labels import Labels, label_of
 from ptm_lightning.errors import UserError
 
 
@@ -76,5 +76,7 @@ def test_a_row_without_a_label_is_refused():
 
 
 def test_strata_tell_names_apart_and_numbers_not():
-    assert stratum("a") == stratum("a") != stratum("b")
-    assert stratum(0.5) == stratum(1.5)
+    names, several, numbers = seen("a"), seen(["a"]), seen(0.5)
+    assert names.stratum("a") == names.stratum("a") != names.stratum("b")
+    assert several.stratum(["a", "b"]) == several.stratum(["b", "a"]) != several.stratum(["a"])
+    assert numbers.stratum(0.5) == numbers.stratum(2) == numbers.stratum("2.5")

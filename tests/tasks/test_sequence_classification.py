@@ -125,6 +125,19 @@ def test_smoothing_and_weights_hold_in_training_only(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["single", "several"])
+def test_weights_count_the_labels_of_the_training_split(tmp_path: Path, kind: str):
+    task, data = fitted(tmp_path, kind, {"class_weights": "balanced"}, validation_share=0.4, test_share=0.1)
+    rows = list(data.corpus.train.rows(range(len(data.corpus.train))))
+    assert len(rows) < 50
+    labels = [row["label"] if kind == "several" else [row["label"]] for row in rows]
+    counts = {name: sum(name in mine for mine in labels) for name in data.link.labels}
+    assert data.corpus.provenance["labels"] == counts
+    if kind == "several":
+        expected = [(len(rows) - count) / count for count in counts.values()]
+        assert task._weights(torch.zeros(())).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["single", "several"])
 def test_the_pipeline_gives_the_same_scores(tmp_path: Path, kind: str):
     saver = ModelCheckpoint(tmp_path / "saved")  # after validation, where thresholds are found
     task, data = fitted(tmp_path, kind, steps=10, callbacks=[saver])  # after one step all texts are alike
