@@ -132,6 +132,9 @@ class DialogueData(ExampleData):
     def predict_inputs(self) -> Iterator[Text]:
         """What to answer, in order: texts given right here, then the last turns of the user in the sources."""
         for text in predict_texts(self.predict, self.text, self.columns, required=FIELDS):
+            if text.blank:
+                yield text
+                continue
             messages = messages_of(text.row, f"--data.predict: the row with the id {text.id}", ask=True)
             length = sum(len(message["content"]) for message in messages)
             yield Text(text.id, messages[-1]["content"], {"messages": messages}, length)

@@ -147,6 +147,8 @@ class ExampleData(TaskData, ABC):
         super().setup(stage)
         if stage == "fit":
             self._say_what_is_cut()
+            for flag, count in self.corpus.provenance["blank"].items():
+                say(f"{flag}: {count:,} blank rows are left out")
             shared = {name: count for name, count in self.corpus.provenance["duplicates"].items() if count}
             if shared:
                 say("rows whose text occurs before: " + ", ".join(f"{n:,} {name}" for name, n in shared.items()))

@@ -18,7 +18,7 @@ from ptm_lightning.data.example_store import Encode, ExampleStore, write_example
 from ptm_lightning.data.formats import Row, as_text
 from ptm_lightning.data.new_words import NewTokens
 from ptm_lightning.data.noise import Bools, Ints
-from ptm_lightning.data.sources import Source, read, resolve
+from ptm_lightning.data.sources import Source, is_blank, read, resolve
 from ptm_lightning.data.store import store_key, written_once
 from ptm_lightning.data.store_writer import number
 from ptm_lightning.data.tokenizer import raw, to_text
@@ -156,6 +156,8 @@ class _Builder:
     advance: Callable[[int], None]
     hashes: dict[str, Hashes] = field(default_factory=dict)
     """Of the rows of each split."""
+    blank: dict[str, int] = field(default_factory=dict)
+    """By the flag of their source, how many rows hold no text."""
 
     def build(self) -> None:
         """Reads the training rows twice: to learn what there is and who is held out, and to tokenize."""
@@ -172,7 +174,7 @@ class _Builder:
                 self.hashes[name], _ = self._scan(flag, self.reader.check)
                 self._write(name, self._rows(flag), None)
         ends = np.searchsorted(stored, source_ends).tolist()
-        facts = {"source_ends": ends, "duplicates": self._duplicates()}
+        facts = {"source_ends": ends, "duplicates": self._duplicates(), "blank": self.blank}
         facts |= self.reader.facts(ExampleStore.open(self.folder / "train"))
         (self.folder / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
@@ -189,8 +191,11 @@ class _Builder:
         hashes: list[int] = []
         ends: list[int] = []
         for source in self.sources[flag]:
-            for row in self._read(source, flag, check):
-                hashes.append(_hash(row, self.reader.fields))
+            for row in self._read(source, flag, check, keep_blank=True):
+                if is_blank(row, self.reader.fields):
+                    self.blank[flag] = self.blank.get(flag, 0) + 1
+                else:
+                    hashes.append(_hash(row, self.reader.fields))
             ends.append(len(hashes))
         if not hashes:
             raise UserError(f"{flag}: no row with text")
@@ -200,7 +205,9 @@ class _Builder:
         for source in self.sources[flag]:
             yield from self._read(source, flag, None)
 
-    def _read(self, source: Source, flag: str, check: Callable[[Row, str], None] | None) -> Iterator[Row]:
+    def _read(
+        self, source: Source, flag: str, check: Callable[[Row, str], None] | None, *, keep_blank: bool = False
+    ) -> Iterator[Row]:
         return read(
             source,
             flag,
@@ -208,6 +215,7 @@ class _Builder:
             required=self.reader.fields,
             check=check,
             hub_split=HUB_SPLITS[flag],
+            keep_blank=keep_blank,
         )
 
     def _write(self, split: str, rows: Iterator[Row], chosen: Bools | None) -> Bools:

@@ -27,7 +27,7 @@ from ptm_lightning.data.formats import (
 )
 from ptm_lightning.errors import UserError, suggest
 
-__all__ = ["Row", "Source", "content_key", "fingerprint", "read", "resolve"]
+__all__ = ["Row", "Source", "content_key", "fingerprint", "is_blank", "read", "resolve"]
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:.+)?")
 
@@ -70,8 +70,9 @@ def read(
     required: Sequence[str] = ("text",),
     check: Callable[[Row, str], None] | None = None,
     hub_split: str = "train",
+    keep_blank: bool = False,
 ) -> Iterator[Row]:
-    """Streams the rows of a source; rows whose required columns are all blank are left out.
+    """Streams the rows of a source; rows whose required columns are all blank are left out, if not asked for.
 
     Args:
         source: From `resolve`.
@@ -80,8 +81,9 @@ def read(
         columns: The task's column name to the user's, {"text": "body"}. Text files and built-in text have no columns to
             name, so it doesn't touch them. A column may also stand inside another, as in {"translation": {"en": ...}}.
         required: The task's columns that must be there and hold text, or tokens of it.
-        check: Takes each row, and the place to name when it refuses it.
+        check: Takes each row that isn't blank, and the place to name when it refuses it.
         hub_split: The split of a data set on the hub.
+        keep_blank: Whether blank rows come along; `is_blank` tells them.
 
     Returns:
         An iterator of rows with the task's column names; other columns come along as they are.
@@ -100,10 +102,16 @@ def read(
                 _refuse_columns(row, wanted, f"{where}:{place}", flag)
             if mapping:
                 row = renamed(row, mapping)
-            if _has_text(row, required, where, place):
+            if has_text := _has_text(row, required, where, place):
                 if check is not None:
                     check(row, f"{where}:{place}")
+            if has_text or keep_blank:
                 yield row
+
+
+def is_blank(row: Row, required: Sequence[str]) -> bool:
+    """Whether none of the required columns of a row that was read holds more than white space."""
+    return bool(required) and not any(as_text(row[name]).strip() for name in required)
 
 
 def fingerprint(source: Source) -> list[tuple[str, int, int]]:

@@ -137,6 +137,12 @@ def test_a_text_without_tokens_is_left_out_and_the_labels_stay_with_their_texts(
     assert store.columns["label"].tolist() == [data.link.labels.index(row["label"]) for row in kept]
 
 
+def test_blank_rows_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    data = set_up(tmp_path, [{"text": " ", "label": "x"}, *ROWS, {"text": ""}])
+    assert "--data.train: 2 blank rows are left out" in caplog.text
+    assert sum(map(len, (data.corpus.train, data.corpus.validation, data.corpus.test))) == len(ROWS)
+
+
 def test_long_rows_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     set_up(tmp_path, max_length=8)
     assert "--data.max_length 8: cuts " in caplog.text

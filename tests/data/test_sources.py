@@ -109,6 +109,7 @@ def test_documents_are_split_as_a_naive_loop_splits_them(here: Path) -> None:
 def test_blank_documents_are_left_out(here: Path) -> None:
     Path("a.jsonl").write_text('{"text": ""}\n\n{"text": " \\n\\t\\u00a0"}\n{"text": "kept"}\n')
     assert texts_of("a.jsonl") == ["kept"]
+    assert texts_of("a.jsonl", keep_blank=True) == ["", " \n\t\u00a0", "kept"]
     Path("pairs.jsonl").write_text('{"a": "", "b": "x"}\n{"a": "", "b": " "}\n')
     assert rows_of("pairs.jsonl", required=("a", "b")) == [{"a": "", "b": "x"}]
 
