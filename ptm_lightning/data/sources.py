@@ -102,9 +102,8 @@ def read(
                 _refuse_columns(row, wanted, f"{where}:{place}", flag)
             if mapping:
                 row = renamed(row, mapping)
-            if has_text := _has_text(row, required, where, place):
-                if check is not None:
-                    check(row, f"{where}:{place}")
+            if (has_text := _has_text(row, required, where, place)) and check is not None:
+                check(row, f"{where}:{place}")
             if has_text or keep_blank:
                 yield row
 
