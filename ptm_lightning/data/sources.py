@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from ptm_lightning.data.builtin import BUILTIN
+from ptm_lightning.data.class_names import named_rows
 from ptm_lightning.data.columns import renamed, with_more_columns
 from ptm_lightning.data.formats import (
     READERS,
@@ -256,7 +257,7 @@ def _hub_rows(name: str, flag: str, split: str) -> Iterable[Row]:
     near = _nearest(Path(name))
     meant = f"; did you mean the file '{near}'?" if near else ""
     try:
-        rows: Iterable[Row] = datasets.load_dataset(repository, config or None, split=split)
+        rows: Any = datasets.load_dataset(repository, config or None, split=split)
     except datasets.exceptions.DatasetNotFoundError as error:
         fix = meant or "; check the name, and log in with hf auth login if it is private"
         raise UserError(f"{flag}: no file and no data set on the hub is called '{repository}'{fix}") from error
@@ -266,7 +267,7 @@ def _hub_rows(name: str, flag: str, split: str) -> Iterable[Row]:
     except Exception as error:  # building a data set fails in as many ways as there are data sets
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{flag}: the data set '{name}' of the hub can't be loaded: {reason}") from error
-    return rows
+    return named_rows(rows)
 
 
 def _refuse_columns(row: Row, wanted: Mapping[str, str], where: str, flag: str) -> NoReturn:
