@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +25,7 @@ from ptm_lightning.data.template import Template, fit_fields
 from ptm_lightning.data.tokenizer import raw
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
-from ptm_lightning.models.head import backbone_labels
+from ptm_lightning.models.head import backbone_head, backbone_labels
 from ptm_lightning.models.start import CAUSAL
 
 
@@ -119,7 +119,19 @@ class ExampleData(TaskData, ABC):
             return [], []
         if task.link is not None:
             return list(task.link.labels), []
+        if head := self.evaluated_head():
+            return list(head["labels"]), []
         return [], backbone_labels(task.backbone) if task.backbone else []
+
+    def evaluated_head(self) -> dict[str, Any]:
+        """The labels and problem type of a pretrained head that is evaluated as it is, on rows alone; else nothing."""
+        task = self._task
+        function = self.trainer.state.fn if self.trainer is not None else None
+        rows = {"validate": self.validation, "test": self.test}.get(function or "")
+        default = next(one.default_factory for one in fields(self) if one.name == "train")
+        if not rows or not getattr(task, "labelled", False) or task.link is not None or not task.backbone:
+            return {}
+        return backbone_head(task.backbone) if callable(default) and self.train == default() else {}
 
     def example_ids(self, store: ExampleStore, numbers: Sequence[int]) -> list[str]:
         """What evaluated examples of a store are known by: the rows' own ids, if all differ, else the numbers."""
@@ -128,15 +140,17 @@ class ExampleData(TaskData, ABC):
         return list(map(str, ids))
 
     def settings(self) -> CorpusSettings:
-        """All that the tokens depend on."""
-        return replace(super().settings(), fields=self.fields)
+        """All that the tokens depend on; rows to evaluate a head on stand for training rows."""
+        settings = replace(super().settings(), fields=self.fields)
+        return replace(settings, train=(), validation_share=0.0) if self.evaluated_head() else settings
 
     def open_corpus(self) -> Corpus:
         """Opens the stores of examples; makes first what the cache doesn't have."""
         settings = self.settings()
         sources = find_sources(settings)
         self.hf_tokenizer, new_tokens = self.make_tokenizer(settings)
-        return prepare_examples(settings, sources, self.test_share, self.reader(), self.hf_tokenizer, new_tokens)
+        test_share = self.test_share if settings.train else 0.0
+        return prepare_examples(settings, sources, test_share, self.reader(), self.hf_tokenizer, new_tokens)
 
     def make_tokenizer(self, settings: CorpusSettings) -> tuple[PreTrainedTokenizerFast, NewTokens]:
         """The model's, one that is given, or one trained on the text; the reader is made after it."""

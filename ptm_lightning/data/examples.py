@@ -79,7 +79,8 @@ def prepare_examples(
     """Opens the stores of examples; makes first what the cache doesn't have.
 
     Without a source for validation or test, a share of the training rows is held out: in each stratum those with
-    the smallest hashes, so that copies of a row fall on the same side.
+    the smallest hashes, so that copies of a row fall on the same side. Without one for training, the rows to evaluate
+    stand for its rows.
 
     Args:
         settings: All that the tokens depend on.
@@ -98,7 +99,7 @@ def prepare_examples(
     shares = (0.0 if settings.validation else settings.validation_share, 0.0 if settings.test else test_share)
     folder = _folder(settings, sources, shares, reader, to_text(tokenizer)[0])
     if not folder.exists():
-        with written_once(folder) as partial, reading("tokenizing", text_bytes(sources["--data.train"])) as advance:
+        with written_once(folder) as partial, reading("tokenizing", text_bytes(sources[_first(sources)])) as advance:
             if partial is not None:
                 _Builder(settings, sources, reader, shares, raw(tokenizer), partial, advance).build()
         logger.info("tokens are kept in %s (delete it to free the space)", settings.cache)
@@ -113,7 +114,7 @@ def prepare_examples(
         tokenizer,
         new_tokens,
         stores["train"],
-        stores["validation"],
+        stores.get("validation", stores["train"]),
         stores.get("test"),
         (0, *facts.pop("source_ends")),
         chosen | numbers | facts,
@@ -162,13 +163,14 @@ class _Builder:
     def build(self) -> None:
         """Reads the training rows twice: to learn what there is and who is held out, and to tokenize."""
         strata, groups, stored = list[int](), list[int](), np.zeros(0, dtype=np.int64)
-        hashes, source_ends = self._scan("--data.train", self._take_into(strata, groups))
+        first = _first(self.sources)
+        hashes, source_ends = self._scan(first, self._take_into(strata, groups))
         split = held_out(np.array(groups, dtype=np.uint64), np.array(strata, dtype=np.uint64), self.shares)
         for number_, name in enumerate(SPLITS):
             flag = f"--data.{name}"
             if number_ == 0 or self.shares[number_ - 1]:
                 self.hashes[name] = hashes[split == number_]
-                written = self._write(name, self._rows("--data.train"), split == number_)
+                written = self._write(name, self._rows(first), split == number_)
                 stored = stored if number_ else np.flatnonzero(split == 0)[written]
             elif self.sources[flag]:
                 self.hashes[name], _ = self._scan(flag, self.reader.check)
@@ -240,6 +242,11 @@ class _Builder:
         inside = {"within train": len(train) - len(np.unique(train))}
         others = {name: hashes for name, hashes in self.hashes.items() if name != "train"}
         return inside | {f"{name} in train": int(np.isin(hashes, train).sum()) for name, hashes in others.items()}
+
+
+def _first(sources: Sources) -> str:
+    """The flag whose rows are trained on, or stand for such."""
+    return next(flag for flag, found in sources.items() if found)
 
 
 def _hash(row: Row, columns: Sequence[str]) -> int:
