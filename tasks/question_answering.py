@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ptm_lightning.data.answers import answers_of, trimmed
 from ptm_lightning.data.batch import Batch, in_parts
-from ptm_lightning.data.example_data import ExampleData, field_lengths
+from ptm_lightning.data.example_data import CALLED, ExampleData, Split, field_lengths
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.formats import Row
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
@@ -109,6 +109,7 @@ class QuestionAnsweringData(ExampleData):
             for name, one in zip(FIELDS, both, strict=True)
         ]
         offsets = np.array(list(chain.from_iterable(spans)), dtype=np.int64).reshape(-1, 2)
+        self.note_cut(int((lengths[:, 0] > (self.max_length - len(self.template)) // 2).sum()), len(texts))
         cut = cut_windows(lengths, self.max_length - len(self.template), self._stride)
         starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)[cut.example]
         starts[:, -1] += cut.begin
@@ -137,12 +138,11 @@ class QuestionAnsweringData(ExampleData):
     def _windows(self, store: ExampleStore) -> Windows:
         return Windows(store, self.template, self.max_length, self._stride)
 
-    def _say_what_is_cut(self) -> None:
-        store = self.corpus.train
-        assert isinstance(store, ExampleStore)
+    def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
         half = (self.max_length - len(self.template)) // 2
         if long := int((field_lengths(store, np.arange(len(store)))[:, 0] > half).sum()):
-            say(f"--data.max_length {self.max_length}: {long:,} of {len(store):,} questions are cut to {half} tokens")
+            of = f"{long:,} of {len(store):,} {CALLED[split]} questions"
+            say(f"--data.max_length {self.max_length}: {of} are cut to {half} tokens")
 
 
 class QuestionAnswering(FineTuning):

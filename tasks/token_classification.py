@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ptm_lightning.data.answers import Span, trimmed
 from ptm_lightning.data.batch import Batch, in_parts
-from ptm_lightning.data.example_data import ExampleData
+from ptm_lightning.data.example_data import ExampleData, Split
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.labels import Labels
@@ -115,7 +115,7 @@ class TokenClassificationData(ExampleData):
     def _windows(self, store: ExampleStore) -> Windows:
         return Windows(store, self.template, self.max_length, self._stride)
 
-    def _say_what_is_cut(self) -> None:
+    def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
         """Nothing is."""
 
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,12 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 from ptm_lightning.models.head import backbone_head, backbone_labels
 from ptm_lightning.models.start import CAUSAL
+
+Split = Literal["train", "validation", "test"]
+READ: dict[str, tuple[Split, ...]] = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
+"""The splits that a stage reads."""
+CALLED: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
+"""In messages: training rows, and so on."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,10 @@ class ExampleData(TaskData, ABC):
     fields: ClassVar[tuple[str, ...]]
     """The columns of text."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._cut = self._asked = 0
+
     @property
     def causal(self) -> bool:
         """Whether the network reads and answers in one row."""
@@ -159,8 +169,11 @@ class ExampleData(TaskData, ABC):
     def setup(self, stage: str) -> None:
         """Opens the stores, and says what doesn't fit into a row."""
         super().setup(stage)
+        for split in READ.get(stage, ()):
+            store = getattr(self.corpus, split)
+            if isinstance(store, ExampleStore):
+                self._say_what_is_cut(split, store)
         if stage == "fit":
-            self._say_what_is_cut()
             for flag, count in self.corpus.provenance["blank"].items():
                 say(f"{flag}: {count:,} blank rows are left out")
             shared = {name: count for name, count in self.corpus.provenance["duplicates"].items() if count}
@@ -197,10 +210,22 @@ class ExampleData(TaskData, ABC):
         lengths = np.array([[len(one) for one in field] for field in ids], dtype=np.int64).T
         flat = [id_ for row in zip(*ids, strict=True) for field in row for id_ in field]
         starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)
-        kept = fit_fields(lengths, self.max_length - len(self.template))
-        batch = self.template.rows(np.array(flat, dtype=np.int64), starts, kept)
+        room = self.max_length - len(self.template)
+        self.note_cut(int((lengths.sum(axis=1) > room).sum()), len(texts))
+        batch = self.template.rows(np.array(flat, dtype=np.int64), starts, fit_fields(lengths, room))
         batch["texts"] = [(text.id, text.text) for text in texts]
         return batch
+
+    def note_cut(self, cut: int, asked: int) -> None:
+        """Counts what is cut of texts to predict for."""
+        self._cut += cut
+        self._asked += asked
+
+    def teardown(self, stage: str) -> None:
+        """Says what was cut of the texts to predict for."""
+        if self._cut:
+            say(f"--data.max_length {self.max_length}: cuts {self._cut:,} of {self._asked:,} texts to predict for")
+        self._cut = self._asked = 0
 
     def facts(self) -> dict[str, str]:
         """How often rows repeat, and how often each label occurs."""
@@ -215,13 +240,11 @@ class ExampleData(TaskData, ABC):
         ids = batch["input_ids"][row][batch["document_ids"][row] > 0]
         return str(self.hf_tokenizer.decode(ids))
 
-    def _say_what_is_cut(self) -> None:
-        store = self.corpus.train
-        assert isinstance(store, ExampleStore)
+    def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
         long = int((np.diff(store.offsets) > self.max_length - len(self.template)).sum())
         if long:
-            share = long / len(store)
-            say(f"--data.max_length {self.max_length}: cuts {long:,} of {len(store):,} rows ({share:.1%})")
+            of = f"{long:,} of {len(store):,} {CALLED[split]} rows ({long / len(store):.1%})"
+            say(f"--data.max_length {self.max_length}: cuts {of}")
 
 
 def encode_fields(tokenizer: Any, rows: Sequence[Any], fields: Sequence[str]) -> list[list[list[int]]]:

@@ -237,11 +237,15 @@ class _Builder:
             yield row
 
     def _duplicates(self) -> dict[str, int]:
-        """Rows of each split whose texts occur before: in the split itself, or in training."""
+        """Rows of each split whose texts occur before: in training itself, or in another split before it."""
         train = self.hashes["train"]
         inside = {"within train": len(train) - len(np.unique(train))}
-        others = {name: hashes for name, hashes in self.hashes.items() if name != "train"}
-        return inside | {f"{name} in train": int(np.isin(hashes, train).sum()) for name, hashes in others.items()}
+        pairs = ((later, before) for later in SPLITS for before in SPLITS[: SPLITS.index(later)])
+        return inside | {
+            f"{later} in {before}": int(np.isin(self.hashes[later], self.hashes[before]).sum())
+            for later, before in pairs
+            if {later, before} <= self.hashes.keys()
+        }
 
 
 def _first(sources: Sources) -> str:

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from ptm_lightning.tasks import SequenceClassification, SequenceClassificationData
 
 from ptm_lightning.data.examples import held_out
+from ptm_lightning.data.predict import Text
 from ptm_lightning.data.store_writer import number
 from ptm_lightning.errors import UserError
 from ptm_lightning.testing_texts import example
@@ -144,8 +145,24 @@ def test_blank_rows_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_long_rows_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    set_up(tmp_path, max_length=8)
-    assert "--data.max_length 8: cuts " in caplog.text
+    held_out = [write(tmp_path / f"{n}.jsonl", [{"text": "a b " * 9, "label": "bear"}] * n) for n in (2, 3)]
+    data = set_up(tmp_path, max_length=8, validation=held_out[:1], test=held_out[1:])
+    assert f"--data.max_length 8: cuts {len(ROWS)} of {len(ROWS)} training rows (100.0%)" in caplog.text
+    assert "--data.max_length 8: cuts 2 of 2 validation rows (100.0%)" in caplog.text
+    assert "test rows" not in caplog.text
+    data.setup("test")
+    assert "--data.max_length 8: cuts 3 of 3 test rows (100.0%)" in caplog.text
+    data.predict_batch([Text("0", "a b", {"text": "a b"}), Text("1", "a " * 9, {"text": "a " * 9})])
+    data.teardown("predict")
+    assert "--data.max_length 8: cuts 1 of 2 texts to predict for" in caplog.text
+
+
+def test_test_rows_that_are_in_validation_are_counted(tmp_path: Path):
+    held_out = [write(tmp_path / f"{n}.jsonl", ROWS[:n]) for n in (3, 5)]
+    data = set_up(tmp_path, ROWS[4:], validation=held_out[:1], test=held_out[1:])
+    assert data.corpus.provenance["duplicates"] == {
+        "within train": 0, "validation in train": 0, "test in train": 1, "test in validation": 3,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
