@@ -3,6 +3,7 @@
 from .baseline import Baseline
 from .budget import Budget
 from .checkpoints import Checkpoints
+from .early_stop import EarlyStop
 from .export import ExportBest
 from .finite import FiniteLoss
 from .overview import Overview
@@ -21,6 +22,7 @@ __all__ = [
     "Budget",
     "CSVRecord",
     "Checkpoints",
+    "EarlyStop",
     "ExportBest",
     "FiniteLoss",
     "GracefulStop",

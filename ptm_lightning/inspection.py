@@ -9,6 +9,9 @@ from lightning.pytorch import Trainer
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.duplicates import near_duplicate_share
+from ptm_lightning.data.example_data import field_lengths
+from ptm_lightning.data.example_store import ExampleStore
+from ptm_lightning.data.target_text import TargetTextData
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.task import Task
 
@@ -70,14 +73,27 @@ def batch_shares(batches: list[Batch]) -> dict[str, str]:
 
 def _text_shares(data: TaskData) -> dict[str, Any]:
     train = data.corpus.train
-    lengths = np.diff(train.offsets)
-    longest = data.max_length - len(data.frame)
     info = train.info
     return {
         "documents, tokens": f"{info['documents']:,}, {info['tokens']:,}",
-        "tokens of a document, median, longest": f"{int(np.median(lengths))}, {lengths.max()}",
-        "rows longer than max_length": f"{(lengths > longest).mean():.2%}",
+        **_lengths(data),
         "unknown tokens": f"{info['unknown'] / info['tokens']:.3%}",
         "near-duplicates (sample)": f"{near_duplicate_share(train, DOCUMENTS_COMPARED):.2%}",
         **data.facts(),
     }
+
+
+def _lengths(data: TaskData) -> dict[str, str]:
+    """How long documents are, or sources and targets, each beside its own limit."""
+    kinds = [("document", "rows", "max_length", np.diff(data.corpus.train.offsets), data.max_length - len(data.frame))]
+    if isinstance(data, TargetTextData):
+        store = data.corpus.train
+        assert isinstance(store, ExampleStore)
+        sides = zip(field_lengths(store, np.arange(len(store))).T, data.longest, strict=True)
+        names = ("source", "sources", "max_length"), ("target", "targets", "max_target_length")
+        kinds = [(*name, lengths, longest) for name, (lengths, longest) in zip(names, sides, strict=True)]
+    found: dict[str, str] = {}
+    for one, many, limit, lengths, longest in kinds:
+        found[f"tokens of a {one}, median, longest"] = f"{int(np.median(lengths))}, {lengths.max()}"
+        found[f"{many} longer than {limit}"] = f"{(lengths > longest).mean():.2%}"
+    return found

@@ -20,7 +20,7 @@ from ptm_lightning.data.conversations import (
     messages_of,
 )
 from ptm_lightning.data.corpus_text import CorpusSettings
-from ptm_lightning.data.example_data import ExampleData, example_at
+from ptm_lightning.data.example_data import ExampleData, Split, example_at
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.new_words import NewTokens
@@ -132,6 +132,9 @@ class DialogueData(ExampleData):
     def predict_inputs(self) -> Iterator[Text]:
         """What to answer, in order: texts given right here, then the last turns of the user in the sources."""
         for text in predict_texts(self.predict, self.text, self.columns, required=FIELDS):
+            if text.blank:
+                yield text
+                continue
             messages = messages_of(text.row, f"--data.predict: the row with the id {text.id}", ask=True)
             length = sum(len(message["content"]) for message in messages)
             yield Text(text.id, messages[-1]["content"], {"messages": messages}, length)
@@ -161,7 +164,9 @@ class DialogueData(ExampleData):
         """A row, with what is to be said marked."""
         return show_row(batch, row, self.hf_tokenizer)
 
-    def _say_what_is_cut(self) -> None:
+    def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
+        if split != "train":  # the counts are those of all splits together
+            return
         counts = {CUT_ROWS: 0, LONG_TURNS: 0, LONG_REPLIES: 0, **self.corpus.provenance["dialogue"]}
         length = f"--data.max_length {self.max_length}"
         if cut := counts[CUT_ROWS]:

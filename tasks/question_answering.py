@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ptm_lightning.data.answers import answers_of, trimmed
 from ptm_lightning.data.batch import Batch, in_parts
-from ptm_lightning.data.example_data import ExampleData, field_lengths
+from ptm_lightning.data.example_data import CALLED, ExampleData, Split, field_lengths
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.formats import Row
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
@@ -50,6 +50,8 @@ from ptm_lightning.terms import Term, Terms
 TERM = "span"
 THRESHOLD = "no_answer_threshold"
 """The field of the network's config that says from which doubt on no answer is given; without it each is answered."""
+NOTHING = Found(-torch.inf, 0, 0)
+"""What is found in a window of white space alone."""
 ROWS = 32
 """Windows that go through the network at once in prediction."""
 
@@ -107,6 +109,7 @@ class QuestionAnsweringData(ExampleData):
             for name, one in zip(FIELDS, both, strict=True)
         ]
         offsets = np.array(list(chain.from_iterable(spans)), dtype=np.int64).reshape(-1, 2)
+        self.note_cut(int((lengths[:, 0] > (self.max_length - len(self.template)) // 2).sum()), len(texts))
         cut = cut_windows(lengths, self.max_length - len(self.template), self._stride)
         starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)[cut.example]
         starts[:, -1] += cut.begin
@@ -135,12 +138,11 @@ class QuestionAnsweringData(ExampleData):
     def _windows(self, store: ExampleStore) -> Windows:
         return Windows(store, self.template, self.max_length, self._stride)
 
-    def _say_what_is_cut(self) -> None:
-        store = self.corpus.train
-        assert isinstance(store, ExampleStore)
+    def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
         half = (self.max_length - len(self.template)) // 2
         if long := int((field_lengths(store, np.arange(len(store)))[:, 0] > half).sum()):
-            say(f"--data.max_length {self.max_length}: {long:,} of {len(store):,} questions are cut to {half} tokens")
+            of = f"{long:,} of {len(store):,} {CALLED[split]} questions"
+            say(f"--data.max_length {self.max_length}: {of} are cut to {half} tokens")
 
 
 class QuestionAnswering(FineTuning):
@@ -180,7 +182,8 @@ class QuestionAnswering(FineTuning):
         """The term, and the best answer in each window."""
         logits = self._logits(batch)
         numbers = zip(batch["windows"].tolist(), batch["examples"].tolist(), strict=True)
-        found = zip(numbers, batch["rows"], *self._found(logits, batch, 1), strict=True)
+        spans, nulls = self._found(logits, batch, 1)
+        found = zip(numbers, batch["rows"], (next(iter(best), NOTHING) for best in spans), nulls, strict=True)
         return (
             self._terms(logits, batch),
             [
@@ -192,7 +195,7 @@ class QuestionAnswering(FineTuning):
                     "score": best.score,
                     "no_answer": null,
                 }
-                for (window, question), row, (best, *_), null in found
+                for (window, question), row, best, null in found
             ],
         )
 

@@ -67,7 +67,8 @@ class SequenceClassificationData(ExampleData):
 
     def reader(self) -> LabelledTexts:
         """Texts and labels; those of a trained model are the only ones allowed."""
-        return LabelledTexts(self.fields, Labels(self.problem_type, *self.model_labels()))
+        problem_type = self.problem_type or self.evaluated_head().get("problem_type")
+        return LabelledTexts(self.fields, Labels(problem_type, *self.model_labels()))
 
     def collate_examples(self, store: ExampleStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
         """Rows of the fields, and their labels."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ptm_lightning.data.answers import Span, trimmed
 from ptm_lightning.data.batch import Batch, in_parts
-from ptm_lightning.data.example_data import ExampleData
+from ptm_lightning.data.example_data import ExampleData, Split
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.labels import Labels
@@ -115,7 +115,7 @@ class TokenClassificationData(ExampleData):
     def _windows(self, store: ExampleStore) -> Windows:
         return Windows(store, self.template, self.max_length, self._stride)
 
-    def _say_what_is_cut(self) -> None:
+    def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
         """Nothing is."""
 
 
@@ -157,13 +157,13 @@ class TokenClassification(FineTuning):
         counts: dict[str, int] = self._link.provenance["labels"]
         commonest = max(counts, key=counts.__getitem__)
         shares = [tag == commonest for tags in right for tag in tags]
-        return entity_scores(right, guessed) | {"accuracy_majority": sum(shares) / len(shares)}
+        return entity_scores(right, guessed, self._link.labels) | {"accuracy_majority": sum(shares) / len(shares)}
 
     def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:
         """F1 of the entities of each sentence, 1 if it has none and none is found; or the share of its right tags."""
         name = "f1" if marks_entities(self._link.labels) else "accuracy"
         worth = {
-            sentence: entity_scores([right], [guessed]).get(name, 1.0)
+            sentence: 1.0 if right == guessed else entity_scores([right], [guessed], self._link.labels)[name]
             for sentence, (right, guessed) in _sentences(records).items()
         }
         return {f"sentence_{name}": worth}

@@ -41,6 +41,11 @@ def test_rows_from_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert [row["id"] for row in by_file] == [f"row {n}" for n in range(30)]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("".join(lines).encode())))
     assert predicted(Path("b.jsonl"), "--run_dir=run", "--data.predict=-") == by_file
+    empty = {name: [] if isinstance(value, list) else "" for name, value in rows[0].items()}
+    gaps = [lines[0], json.dumps({"id": "none"} | empty) + "\n", *lines[1:]]
+    Path("gaps.jsonl").write_text("".join(gaps))
+    with_gaps = predicted(Path("gaps.out"), "--run_dir=run", "--data.predict=gaps.jsonl")
+    assert with_gaps == [by_file[0], {"id": "none", "text": "", "prediction": None}, *by_file[1:]]
     exported = ["--model", task.__name__, "--model.backbone=run/model", *sizes]
     assert predicted(Path("c.jsonl"), *exported, "--data.predict=rows.jsonl") == by_file
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from tokenizers import Tokenizer
 
 from ptm_lightning.data.chat import ASSISTANT, ROLES, SYSTEM, USER, Chat, Message
-from ptm_lightning.data.example_store import Encode, Encoded
+from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
 from ptm_lightning.data.formats import Row
 from ptm_lightning.data.layout import Frame
 from ptm_lightning.errors import UserError
@@ -129,7 +129,7 @@ class ConversationReader:
         """Token ids of a conversation's rows one after the other, and for each the number of its turn."""
         return lambda rows: map(self._encoded, rows)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, train: ExampleStore) -> dict[str, Any]:
         """How many conversations and replies there are, and of them too long; and the commonest training reply."""
         return {"dialogue": dict(self._counts), "commonest reply": self._said.most_common(1)[0][0]}
 

@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,8 +25,14 @@ from ptm_lightning.data.template import Template, fit_fields
 from ptm_lightning.data.tokenizer import plain
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
-from ptm_lightning.models.head import backbone_labels
+from ptm_lightning.models.head import backbone_head, backbone_labels
 from ptm_lightning.models.start import CAUSAL
+
+Split = Literal["train", "validation", "test"]
+READ: dict[str, tuple[Split, ...]] = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
+"""The splits that a stage reads."""
+CALLED: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
+"""In messages: training rows, and so on."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,10 @@ class ExampleData(TaskData, ABC):
     fields: ClassVar[tuple[str, ...]]
     """The columns of text."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._cut = self._asked = 0
+
     @property
     def causal(self) -> bool:
         """Whether the network reads and answers in one row."""
@@ -119,7 +129,19 @@ class ExampleData(TaskData, ABC):
             return [], []
         if task.link is not None:
             return list(task.link.labels), []
+        if head := self.evaluated_head():
+            return list(head["labels"]), []
         return [], backbone_labels(task.backbone) if task.backbone else []
+
+    def evaluated_head(self) -> dict[str, Any]:
+        """The labels and problem type of a pretrained head that is evaluated as it is, on rows alone; else nothing."""
+        task = self._task
+        function = self.trainer.state.fn if self.trainer is not None else None
+        rows = {"validate": self.validation, "test": self.test}.get(function or "")
+        default = next(one.default_factory for one in fields(self) if one.name == "train")
+        if not rows or not getattr(task, "labelled", False) or task.link is not None or not task.backbone:
+            return {}
+        return backbone_head(task.backbone) if callable(default) and self.train == default() else {}
 
     def example_ids(self, store: ExampleStore, numbers: Sequence[int]) -> list[str]:
         """What evaluated examples of a store are known by: the rows' own ids, if all differ, else the numbers."""
@@ -128,15 +150,17 @@ class ExampleData(TaskData, ABC):
         return list(map(str, ids))
 
     def settings(self) -> CorpusSettings:
-        """All that the tokens depend on."""
-        return replace(super().settings(), fields=self.fields)
+        """All that the tokens depend on; rows to evaluate a head on stand for training rows."""
+        settings = replace(super().settings(), fields=self.fields)
+        return replace(settings, train=(), validation_share=0.0) if self.evaluated_head() else settings
 
     def open_corpus(self) -> Corpus:
         """Opens the stores of examples; makes first what the cache doesn't have."""
         settings = self.settings()
         sources = find_sources(settings)
         self.hf_tokenizer, new_tokens = self.make_tokenizer(settings)
-        return prepare_examples(settings, sources, self.test_share, self.reader(), self.hf_tokenizer, new_tokens)
+        test_share = self.test_share if settings.train else 0.0
+        return prepare_examples(settings, sources, test_share, self.reader(), self.hf_tokenizer, new_tokens)
 
     def make_tokenizer(self, settings: CorpusSettings) -> tuple[PreTrainedTokenizerFast, NewTokens]:
         """The model's, one that is given, or one trained on the text; the reader is made after it."""
@@ -145,8 +169,13 @@ class ExampleData(TaskData, ABC):
     def setup(self, stage: str) -> None:
         """Opens the stores, and says what doesn't fit into a row."""
         super().setup(stage)
+        for split in READ.get(stage, ()):
+            store = getattr(self.corpus, split)
+            if isinstance(store, ExampleStore):
+                self._say_what_is_cut(split, store)
         if stage == "fit":
-            self._say_what_is_cut()
+            for flag, count in self.corpus.provenance["blank"].items():
+                say(f"{flag}: {count:,} blank rows are left out")
             shared = {name: count for name, count in self.corpus.provenance["duplicates"].items() if count}
             if shared:
                 say("rows whose text occurs before: " + ", ".join(f"{n:,} {name}" for name, n in shared.items()))
@@ -183,10 +212,22 @@ class ExampleData(TaskData, ABC):
         lengths = np.array([[len(one) for one in field] for field in ids], dtype=np.int64).T
         flat = [id_ for row in zip(*ids, strict=True) for field in row for id_ in field]
         starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)
-        kept = fit_fields(lengths, self.max_length - len(self.template))
-        batch = self.template.rows(np.array(flat, dtype=np.int64), starts, kept)
+        room = self.max_length - len(self.template)
+        self.note_cut(int((lengths.sum(axis=1) > room).sum()), len(texts))
+        batch = self.template.rows(np.array(flat, dtype=np.int64), starts, fit_fields(lengths, room))
         batch["texts"] = [(text.id, text.text) for text in texts]
         return batch
+
+    def note_cut(self, cut: int, asked: int) -> None:
+        """Counts what is cut of texts to predict for."""
+        self._cut += cut
+        self._asked += asked
+
+    def teardown(self, stage: str) -> None:
+        """Says what was cut of the texts to predict for."""
+        if self._cut:
+            say(f"--data.max_length {self.max_length}: cuts {self._cut:,} of {self._asked:,} texts to predict for")
+        self._cut = self._asked = 0
 
     def facts(self) -> dict[str, str]:
         """How often rows repeat, and how often each label occurs."""
@@ -201,13 +242,11 @@ class ExampleData(TaskData, ABC):
         ids = batch["input_ids"][row][batch["document_ids"][row] > 0]
         return str(self.hf_tokenizer.decode(ids))
 
-    def _say_what_is_cut(self) -> None:
-        store = self.corpus.train
-        assert isinstance(store, ExampleStore)
+    def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
         long = int((np.diff(store.offsets) > self.max_length - len(self.template)).sum())
         if long:
-            share = long / len(store)
-            say(f"--data.max_length {self.max_length}: cuts {long:,} of {len(store):,} rows ({share:.1%})")
+            of = f"{long:,} of {len(store):,} {CALLED[split]} rows ({long / len(store):.1%})"
+            say(f"--data.max_length {self.max_length}: cuts {of}")
 
 
 def encode_fields(tokenizer: Any, rows: Sequence[Any], fields: Sequence[str]) -> list[list[list[int]]]:

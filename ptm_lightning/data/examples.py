@@ -18,7 +18,7 @@ from ptm_lightning.data.example_store import Encode, ExampleStore, write_example
 from ptm_lightning.data.formats import Row, as_text
 from ptm_lightning.data.new_words import NewTokens
 from ptm_lightning.data.noise import Bools, Ints
-from ptm_lightning.data.sources import Source, read, resolve
+from ptm_lightning.data.sources import Source, is_blank, read, resolve
 from ptm_lightning.data.store import store_key, written_once
 from ptm_lightning.data.store_writer import number
 from ptm_lightning.data.tokenizer import plain, to_text
@@ -54,8 +54,8 @@ class Reader(Protocol):
     def encoder(self, tokenizer: Tokenizer) -> Encode:
         """What tokenizes rows, when all rows of the split were seen; a row without any token is left out."""
 
-    def facts(self) -> dict[str, Any]:
-        """What the task and the model card must know, such as the names of labels."""
+    def facts(self, train: ExampleStore) -> dict[str, Any]:
+        """What the task and the model card must know, such as how often labels occur in the training split."""
 
 
 Sources = Mapping[str, Sequence[Source]]
@@ -79,7 +79,8 @@ def prepare_examples(
     """Opens the stores of examples; makes first what the cache doesn't have.
 
     Without a source for validation or test, a share of the training rows is held out: in each stratum those with
-    the smallest hashes, so that copies of a row fall on the same side.
+    the smallest hashes, so that copies of a row fall on the same side. Without one for training, the rows to evaluate
+    stand for its rows.
 
     Args:
         settings: All that the tokens depend on.
@@ -98,7 +99,7 @@ def prepare_examples(
     shares = (0.0 if settings.validation else settings.validation_share, 0.0 if settings.test else test_share)
     folder = _folder(settings, sources, shares, reader, to_text(tokenizer)[0])
     if not folder.exists():
-        with written_once(folder) as partial, reading("tokenizing", text_bytes(sources["--data.train"])) as advance:
+        with written_once(folder) as partial, reading("tokenizing", text_bytes(sources[_first(sources)])) as advance:
             if partial is not None:
                 _Builder(settings, sources, reader, shares, plain(tokenizer), partial, advance).build()
         logger.info("tokens are kept in %s (delete it to free the space)", settings.cache)
@@ -113,7 +114,7 @@ def prepare_examples(
         tokenizer,
         new_tokens,
         stores["train"],
-        stores["validation"],
+        stores.get("validation", stores["train"]),
         stores.get("test"),
         (0, *facts.pop("source_ends")),
         chosen | numbers | facts,
@@ -156,23 +157,27 @@ class _Builder:
     advance: Callable[[int], None]
     hashes: dict[str, Hashes] = field(default_factory=dict)
     """Of the rows of each split."""
+    blank: dict[str, int] = field(default_factory=dict)
+    """By the flag of their source, how many rows hold no text."""
 
     def build(self) -> None:
         """Reads the training rows twice: to learn what there is and who is held out, and to tokenize."""
         strata, groups, stored = list[int](), list[int](), np.zeros(0, dtype=np.int64)
-        hashes, source_ends = self._scan("--data.train", self._take_into(strata, groups))
+        first = _first(self.sources)
+        hashes, source_ends = self._scan(first, self._take_into(strata, groups))
         split = held_out(np.array(groups, dtype=np.uint64), np.array(strata, dtype=np.uint64), self.shares)
         for number_, name in enumerate(SPLITS):
             flag = f"--data.{name}"
             if number_ == 0 or self.shares[number_ - 1]:
                 self.hashes[name] = hashes[split == number_]
-                written = self._write(name, self._rows("--data.train"), split == number_)
+                written = self._write(name, self._rows(first), split == number_)
                 stored = stored if number_ else np.flatnonzero(split == 0)[written]
             elif self.sources[flag]:
                 self.hashes[name], _ = self._scan(flag, self.reader.check)
                 self._write(name, self._rows(flag), None)
         ends = np.searchsorted(stored, source_ends).tolist()
-        facts = {"source_ends": ends, "duplicates": self._duplicates(), **self.reader.facts()}
+        facts = {"source_ends": ends, "duplicates": self._duplicates(), "blank": self.blank}
+        facts |= self.reader.facts(ExampleStore.open(self.folder / "train"))
         (self.folder / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     def _take_into(self, strata: list[int], groups: list[int]) -> Callable[[Row, str], None]:
@@ -188,8 +193,11 @@ class _Builder:
         hashes: list[int] = []
         ends: list[int] = []
         for source in self.sources[flag]:
-            for row in self._read(source, flag, check):
-                hashes.append(_hash(row, self.reader.fields))
+            for row in self._read(source, flag, check, keep_blank=True):
+                if is_blank(row, self.reader.fields):
+                    self.blank[flag] = self.blank.get(flag, 0) + 1
+                else:
+                    hashes.append(_hash(row, self.reader.fields))
             ends.append(len(hashes))
         if not hashes:
             raise UserError(f"{flag}: no row with text")
@@ -199,7 +207,9 @@ class _Builder:
         for source in self.sources[flag]:
             yield from self._read(source, flag, None)
 
-    def _read(self, source: Source, flag: str, check: Callable[[Row, str], None] | None) -> Iterator[Row]:
+    def _read(
+        self, source: Source, flag: str, check: Callable[[Row, str], None] | None, *, keep_blank: bool = False
+    ) -> Iterator[Row]:
         return read(
             source,
             flag,
@@ -207,6 +217,7 @@ class _Builder:
             required=self.reader.fields,
             check=check,
             hub_split=HUB_SPLITS[flag],
+            keep_blank=keep_blank,
         )
 
     def _write(self, split: str, rows: Iterator[Row], chosen: Bools | None) -> Bools:
@@ -226,11 +237,20 @@ class _Builder:
             yield row
 
     def _duplicates(self) -> dict[str, int]:
-        """Rows of each split whose texts occur before: in the split itself, or in training."""
+        """Rows of each split whose texts occur before: in training itself, or in another split before it."""
         train = self.hashes["train"]
         inside = {"within train": len(train) - len(np.unique(train))}
-        others = {name: hashes for name, hashes in self.hashes.items() if name != "train"}
-        return inside | {f"{name} in train": int(np.isin(hashes, train).sum()) for name, hashes in others.items()}
+        pairs = ((later, before) for later in SPLITS for before in SPLITS[: SPLITS.index(later)])
+        return inside | {
+            f"{later} in {before}": int(np.isin(self.hashes[later], self.hashes[before]).sum())
+            for later, before in pairs
+            if {later, before} <= self.hashes.keys()
+        }
+
+
+def _first(sources: Sources) -> str:
+    """The flag whose rows are trained on, or stand for such."""
+    return next(flag for flag, found in sources.items() if found)
 
 
 def _hash(row: Row, columns: Sequence[str]) -> int:
@@ -246,20 +266,26 @@ def held_out(hashes: Hashes, strata: Hashes, shares: tuple[float, float]) -> Int
         shares: Of validation and test.
 
     Returns:
-        (n,) 0 training, 1 validation, 2 test. Equal rows of a stratum are together. Where rows are so few that no
-        stratum gives one, the rows with the smallest hashes are taken whatever their stratum.
+        (n,) 0 training, 1 validation, 2 test. Equal rows of a stratum are together. What a stratum is too small to give
+        is made good by the next ones, so that the sizes are those of the shares. Where rows are so few that no stratum
+        gives one, the rows with the smallest hash are taken whatever their stratum.
     """
     split = np.zeros(len(hashes), dtype=np.int64)
+    seen, held = 0, np.zeros(3, dtype=np.int64)
     order = np.lexsort((hashes, strata))
     begins = np.flatnonzero(np.diff(strata[order], prepend=strata[order][:1] + np.uint64(1)))
     for group in np.split(order, begins[1:]):
-        first, second = (round(share * len(group)) for share in (shares[0], sum(shares)))
+        seen += len(group)
+        first = min(len(group), max(0, round(shares[0] * seen) - int(held[1])))
+        second = min(len(group), max(first, round(sum(shares) * seen) - int(held[1:].sum())))
         split[_through_equals(hashes, group, first, second)] = 2
         split[_through_equals(hashes, group, 0, first)] = 1
-    by_hash = np.argsort(hashes, kind="stable")
+        held += np.bincount(split[group], minlength=3)
     for number_, share in enumerate(shares, 1):
-        if share and not (split == number_).any() and (split == 0).sum() > 1:
-            split[by_hash[split[by_hash] == 0][:1]] = number_
+        rest = np.flatnonzero(split == 0)
+        if share and len(rest) and not (split == number_).any():
+            smallest = rest[hashes[rest] == hashes[rest].min()]
+            split[smallest if len(smallest) < len(rest) else rest[:0]] = number_
     return split
 
 

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from ptm_lightning.data.class_names import parquet_class_names, with_class_names
 from ptm_lightning.data.squad import unnested
 from ptm_lightning.errors import UserError
 
@@ -240,10 +241,11 @@ def _parquet(path: Path, where: str) -> Placed:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            names = parquet_class_names(file.schema_arrow.metadata)
             for batch in file.iter_batches(batch_size=PARQUET_BATCH):
                 for row in batch.to_pylist():
                     number += 1
-                    yield f" row {number}", row
+                    yield f" row {number}", with_class_names(row, names) if names else row
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{where}: the parquet data are broken ({reason}); get the file again") from error

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from ptm_lightning.data.example_data import encode_fields
-from ptm_lightning.data.example_store import Encode, Encoded
+from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
 from ptm_lightning.data.formats import Row
-from ptm_lightning.data.labels import Labels, label_of, stratum
+from ptm_lightning.data.labels import Labels, label_of
 
 
 class LabelledTexts:
@@ -30,10 +31,15 @@ class LabelledTexts:
 
     def stratum(self, row: Row) -> int:
         """Each label is held out in its share."""
-        return stratum(row["label"])
+        return self.labels.stratum(row["label"])
 
     def encoder(self, tokenizer: Tokenizer) -> Encode:
-        """Token ids of the fields, and what the network is taught."""
+        """Token ids of the fields, and what the network is taught.
+
+        Raises:
+            UserError: All training rows have the same label.
+        """
+        self.labels.check_all()
 
         def encode(rows: Sequence[Row]) -> Iterable[Encoded]:
             fields = encode_fields(tokenizer, rows, self.fields)
@@ -42,7 +48,12 @@ class LabelledTexts:
 
         return encode
 
-    def facts(self) -> dict[str, Any]:
-        """The names of the labels, how often each occurs, and what they are."""
-        counts = {name: self.labels.counts.get(name, 0) for name in self.labels.names}
-        return {"labels": counts, "problem_type": self.labels.problem_type}
+    def facts(self, train: ExampleStore) -> dict[str, Any]:
+        """The names of the labels, how often each occurs in the training split, and what they are."""
+        names, column = self.labels.names, train.columns["label"]
+        counts: list[int] = []
+        if names:
+            ids = column.nonzero()[1] if column.ndim > 1 else column
+            counts = np.bincount(ids, minlength=len(names)).tolist()
+        labels = dict(zip(names, counts, strict=True))
+        return {"labels": labels, "problem_type": self.labels.problem_type}

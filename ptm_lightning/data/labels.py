@@ -1,5 +1,7 @@
 """Labels as users write them, names, numbers or lists of names, and as a network is taught them."""
 
+import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -13,13 +15,14 @@ from ptm_lightning.errors import UserError, suggest
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 """What a label is, in transformers' words: one name, a list of names, or a number."""
 Target = int | float | NDArray[np.float32]
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 class Labels:
     """Takes in the labels of a training split, finds out what they are, and turns them into numbers.
 
-    A float is a number to be predicted; a list holds any number of names; all else is a name, integers and truth values
-    too. Names are in the order of `known` or `preferred`, or sorted, integers by size.
+    A float is a number to be predicted; a list holds any number of names, also as JSON text in a table; all else is a
+    name, integers and truth values too. Names are in the order of `known` or `preferred`, or sorted, integers by size.
     """
 
     def __init__(
@@ -33,10 +36,13 @@ class Labels:
             preferred: The names that a pretrained head has; their order is kept if the labels have the same names.
         """
         self.problem_type = problem_type
+        self.told = problem_type is not None
         self.known = list(known)
         self.preferred = list(preferred)
         self.counts: dict[str, int] = {}
         """How often each name was seen."""
+        self._first: dict[type, Any] = {}
+        """The first label of each type."""
 
     def take(self, value: Any, where: str) -> None:
         """Takes in a label of the training split.
@@ -51,6 +57,8 @@ class Labels:
         self.problem_type = self.problem_type or _problem_type(value, where)
         for name in self.names_of(value, where):
             self.counts[name] = self.counts.get(name, 0) + 1
+        if self.problem_type != "regression":
+            self._check_types(value, where)
         if self.known:
             self.check(value, where)
 
@@ -63,6 +71,34 @@ class Labels:
                     fix = "the model was trained for others; correct it, or start from a backbone without a head"
                 raise UserError(
                     f"{where}: the label '{name}' doesn't occur in training; {suggest(name, self.names)}; {fix}"
+                )
+
+    def check_all(self) -> None:
+        """Refuses training rows, all of which were taken in, that leave nothing to tell apart, or look like numbers."""
+        fractions = [name for name in self.counts if not name.removeprefix("-").isdecimal()]
+        if not self.told and fractions and all(map(NUMBER.fullmatch, self.counts)):
+            raise UserError(
+                f"--data.train: the labels are text that looks like numbers, such as '{fractions[0]}'; predict numbers "
+                "with --data.problem_type regression, or names with --data.problem_type single_label_classification"
+            )
+        several = self.problem_type == "multi_label_classification"
+        if self.known or self.problem_type == "regression" or len(self.counts) >= (1 if several else 2):
+            return
+        rows = "no row has a label" if several else f"all {sum(self.counts.values()):,} rows have the one label"
+        only = "".join(f" '{name}'" for name in self.counts)
+        least = "give rows with one or more" if several else "a classifier needs two or more to tell apart; add rows"
+        raise UserError(f"--data.train: {rows}{only}; {least}, or name the right column with --data.columns.label")
+
+    def _check_types(self, value: Any, where: str) -> None:
+        """Refuses 1 beside "1" and True, which may be meant as one label or as several."""
+        value = _listed(value)
+        for item in value if isinstance(value, list) else [value]:
+            self._first.setdefault(type(item), item)
+            if len(self._first) > 1:
+                other = next(iter(self._first.values()))
+                raise UserError(
+                    f"{where}: the label {item!r:.40} is of another type than {other!r:.40} before; write all labels "
+                    "as text, or all as integers"
                 )
 
     @property
@@ -82,18 +118,25 @@ class Labels:
             UserError: It isn't of the kind of the others.
         """
         if self.problem_type == "multi_label_classification":
+            value = _listed(value)
             if not isinstance(value, list):
                 raise UserError(f'{where}: the label {value!r:.40} is no list, others are; write ["name", ...]')
             return [_name(item, where) for item in value]
         if self.problem_type == "regression":
             _number(value, where)
             return []
-        if isinstance(value, float | list):
+        if isinstance(value if self.told else _listed(value), float | list):
             raise UserError(
                 f"{where}: the label {value!r:.40} is no name, others are; write all labels in the same way "
                 "(floats are numbers to predict, lists hold several names)"
             )
         return [_name(value, where)]
+
+    def stratum(self, value: Any) -> int:
+        """A number that is equal for equal labels, so that each is held out in its share; 0 for numbers."""
+        if self.problem_type == "regression":
+            return 0
+        return number("\0".join(sorted(self.names_of(value, ""))).encode("utf-8", "replace"))
 
     def targets(self, values: Iterable[Any]) -> Iterator[Target]:
         """What the network is taught: an id, a 0 or 1 for each name, or a number."""
@@ -111,6 +154,16 @@ class Labels:
                 yield mine[0]
 
 
+def _listed(value: Any) -> Any:
+    """The list that a table's cell holds as JSON text; anything else as it is."""
+    if not (isinstance(value, str) and value.lstrip().startswith("[")):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
 def label_of(row: Row, where: str) -> Any:
     """The row's label.
 
@@ -122,13 +175,8 @@ def label_of(row: Row, where: str) -> Any:
     return row["label"]
 
 
-def stratum(value: Any) -> int:
-    """A number that is equal for equal labels, so that each label is held out in its share; 0 for floats."""
-    return 0 if isinstance(value, float) else number(repr(value).encode())
-
-
 def _problem_type(value: Any, where: str) -> ProblemType:
-    if isinstance(value, list):
+    if isinstance(_listed(value), list):
         return "multi_label_classification"
     if isinstance(value, float):
         return "regression"

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.formats import as_text
-from ptm_lightning.data.sources import read, resolve
+from ptm_lightning.data.sources import is_blank, read, resolve
 from ptm_lightning.errors import UserError
 
 FOREVER = 2**31
@@ -34,6 +34,8 @@ class Text(NamedTuple):
     """All its columns."""
     length: int = 0
     """Characters of the columns that the model reads."""
+    blank: bool = False
+    """Whether there is nothing to read, so that nothing is predicted."""
 
 
 class Done(NamedTuple):
@@ -55,7 +57,8 @@ class Window:
         self.texts, self.collate, self.size = texts, collate, size
         self.done = done
         """With this window."""
-        self.order = sorted(range(len(texts)), key=lambda number: -texts[number].length)
+        there = (number for number, text in enumerate(texts) if not text.blank)
+        self.order = sorted(there, key=lambda number: -texts[number].length)
 
     def __iter__(self) -> Iterator[Batch]:
         """The longest inputs first: what doesn't fit into the memory shows at once."""
@@ -63,11 +66,15 @@ class Window:
             yield self.collate([self.texts[number] for number in self.order[begin : begin + self.size]])
 
     def in_order(self, predictions: Iterable[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """The predictions for each batch as predictions for the inputs in their own order."""
+        """The predictions for each batch as predictions for the inputs in their own order, None for blank ones."""
         found = list(chain.from_iterable(predictions))
         if len(found) != len(self.order):
             raise ValueError(f"{len(self.order)} inputs give {len(found)} predictions")
-        return [one for _, one in sorted(zip(self.order, found, strict=True), key=lambda pair: pair[0])]
+        by_number = dict(zip(self.order, found, strict=True))
+        return [
+            {"id": text.id, "text": text.text, "prediction": None} if text.blank else by_number[number]
+            for number, text in enumerate(self.texts)
+        ]
 
 
 def predict_texts(
@@ -77,7 +84,7 @@ def predict_texts(
     split_text: Literal["blank_line", "line"] = "line",
     required: Sequence[str] = ("text",),
 ) -> Iterator[Text]:
-    """All inputs, in order: the texts given right here, then those of the sources.
+    """All inputs, in order: the texts given right here, then those of the sources, blank ones too.
 
     Args:
         sources: Files and other sources of rows.
@@ -93,14 +100,18 @@ def predict_texts(
     if texts and len(required) > 1:
         raise UserError(f"--text: the task needs {' and '.join(required)}; give rows with both by {flag}")
     found = resolve(sources or (), flag)
-    read_rows = (read(source, flag, split_text=split_text, columns=columns, required=required) for source in found)
+    read_rows = (
+        read(source, flag, split_text=split_text, columns=columns, required=required, keep_blank=True)
+        for source in found
+    )
     rows: Iterator[dict[str, Any]] = chain(
         ({required[0]: text} for text in texts or ()), chain.from_iterable(read_rows)
     )
     i = -1
     for i, row in enumerate(rows):
         texts_of_row = [as_text(row[name]) for name in required]
-        yield Text(str(row.get("id", i)), texts_of_row[0], row, sum(map(len, texts_of_row)))
+        blank = i >= len(texts or ()) and is_blank(row, required)
+        yield Text(str(row.get("id", i)), texts_of_row[0], row, sum(map(len, texts_of_row)), blank)
     if i < 0:
         raise UserError(f'{flag}: nothing to predict for; give --text "..." or a source')
 

@@ -14,7 +14,7 @@ from tokenizers import Encoding, Tokenizer
 
 from ptm_lightning.data.answers import NO_TOKEN, Answer, Span, answers_of, stands_there, tokens_of, trimmed
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.example_store import Encode, Encoded
+from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
 from ptm_lightning.data.formats import Row
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.noise import Ints
@@ -77,7 +77,7 @@ class QuestionReader:
         self._rows, self._wrong = 0, []
         return lambda rows: map(_encoded, rows, *encoded_fields(tokenizer, rows))
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, train: ExampleStore) -> dict[str, Any]:
         """The outputs of the head, and how many questions there are."""
         answered = self._counts["questions"] - self._counts["without an answer"]
         return {"labels": {"start": answered, "end": answered}, "questions": self._counts}

@@ -77,7 +77,7 @@ class Sides:
 
         return encode
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, train: ExampleStore) -> dict[str, Any]:
         """What is put before each source, how many rows are left out, and how many right answers the others have."""
         counts = self.references[True] or self.references[False]  # these, where evaluation rows are held out
         references = [] if counts == {1} else sorted(counts)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from ptm_lightning.data.builtin import BUILTIN
+from ptm_lightning.data.class_names import named_rows
 from ptm_lightning.data.columns import renamed, with_more_columns
 from ptm_lightning.data.formats import (
     READERS,
@@ -27,7 +28,7 @@ from ptm_lightning.data.formats import (
 )
 from ptm_lightning.errors import UserError, suggest
 
-__all__ = ["Row", "Source", "content_key", "fingerprint", "read", "resolve"]
+__all__ = ["Row", "Source", "content_key", "fingerprint", "is_blank", "read", "resolve"]
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:.+)?")
 
@@ -70,8 +71,9 @@ def read(
     required: Sequence[str] = ("text",),
     check: Callable[[Row, str], None] | None = None,
     hub_split: str = "train",
+    keep_blank: bool = False,
 ) -> Iterator[Row]:
-    """Streams the rows of a source; rows whose required columns are all blank are left out.
+    """Streams the rows of a source; rows whose required columns are all blank are left out, if not asked for.
 
     Args:
         source: From `resolve`.
@@ -80,8 +82,9 @@ def read(
         columns: The task's column name to the user's, {"text": "body"}. Text files and built-in text have no columns to
             name, so it doesn't touch them. A column may also stand inside another, as in {"translation": {"en": ...}}.
         required: The task's columns that must be there and hold text, or tokens of it.
-        check: Takes each row, and the place to name when it refuses it.
+        check: Takes each row that isn't blank, and the place to name when it refuses it.
         hub_split: The split of a data set on the hub.
+        keep_blank: Whether blank rows come along; `is_blank` tells them.
 
     Returns:
         An iterator of rows with the task's column names; other columns come along as they are.
@@ -100,10 +103,15 @@ def read(
                 _refuse_columns(row, wanted, f"{where}:{place}", flag)
             if mapping:
                 row = renamed(row, mapping)
-            if _has_text(row, required, where, place):
-                if check is not None:
-                    check(row, f"{where}:{place}")
+            if (has_text := _has_text(row, required, where, place)) and check is not None:
+                check(row, f"{where}:{place}")
+            if has_text or keep_blank:
                 yield row
+
+
+def is_blank(row: Row, required: Sequence[str]) -> bool:
+    """Whether none of the required columns of a row that was read holds more than white space."""
+    return bool(required) and not any(as_text(row[name]).strip() for name in required)
 
 
 def fingerprint(source: Source) -> list[tuple[str, int, int]]:
@@ -249,7 +257,7 @@ def _hub_rows(name: str, flag: str, split: str) -> Iterable[Row]:
     near = _nearest(Path(name))
     meant = f"; did you mean the file '{near}'?" if near else ""
     try:
-        rows: Iterable[Row] = datasets.load_dataset(repository, config or None, split=split)
+        rows: Any = datasets.load_dataset(repository, config or None, split=split)
     except datasets.exceptions.DatasetNotFoundError as error:
         fix = meant or "; check the name, and log in with hf auth login if it is private"
         raise UserError(f"{flag}: no file and no data set on the hub is called '{repository}'{fix}") from error
@@ -259,7 +267,7 @@ def _hub_rows(name: str, flag: str, split: str) -> Iterable[Row]:
     except Exception as error:  # building a data set fails in as many ways as there are data sets
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{flag}: the data set '{name}' of the hub can't be loaded: {reason}") from error
-    return rows
+    return named_rows(rows)
 
 
 def _refuse_columns(row: Row, wanted: Mapping[str, str], where: str, flag: str) -> NoReturn:

@@ -25,8 +25,9 @@ Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 FORMAT = 4
-"""To be raised when the files, how text becomes tokens, or the rule for sentences or their hashes change: stores are
-then built anew."""
+FORMAT = 4
+"""To be raised when the files, how text becomes tokens, the rules for sentences or held-out rows, or their hashes
+change: stores are then built anew."""
 
 _BATCH_BYTES = 1_000_000
 

@@ -16,7 +16,7 @@ from tokenizers import Encoding, Tokenizer
 
 from ptm_lightning.data.answers import Span, trimmed
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.example_store import Encode, Encoded
+from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
 from ptm_lightning.data.formats import Row, as_text
 from ptm_lightning.data.labels import Labels
 from ptm_lightning.data.layout import Pieces
@@ -67,9 +67,11 @@ class TaggedReader:
 
         return encode
 
-    def facts(self) -> dict[str, Any]:
-        """The names of the tags, and how often each occurs."""
-        return {"labels": {name: self.labels.counts.get(name, 0) for name in self.labels.names}}
+    def facts(self, train: ExampleStore) -> dict[str, Any]:
+        """The names of the tags, and how many words of the training split have each."""
+        names, column = self.labels.names, train.columns["tag"]
+        counts = np.bincount(column[column >= 0], minlength=len(names)).tolist()
+        return {"labels": dict(zip(names, counts, strict=True))}
 
 
 def tags_of(row: Row, where: str) -> list[Any]:

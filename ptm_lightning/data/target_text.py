@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from ptm_lightning.data.answering import PREDICT_ROWS, pad_of, prompt_room
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.example_data import ExampleData, field_lengths
+from ptm_lightning.data.example_data import CALLED, ExampleData, Split, field_lengths
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.predict import Text, predict_texts
@@ -41,10 +41,6 @@ class TargetTextData(ExampleData, ABC):
     """Tokens of the longest target, special tokens included. For a causal network --data.max_length has them too."""
     prefix: str | None = None
     """What is put before each source. Default: what a pretrained T5 was trained with, else nothing."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._cut = self._asked = 0
 
     @property
     @abstractmethod
@@ -175,16 +171,9 @@ class TargetTextData(ExampleData, ABC):
         coded = meaning_special(plain(self.hf_tokenizer), prefix).encode_batch_fast(
             [prefix + text.text for text in texts], add_special_tokens=False
         )
-        self._cut += sum(len(row) > longest for row in coded)
-        self._asked += len(texts)
+        self.note_cut(sum(len(row) > longest for row in coded), len(texts))
         rows = [[*around.before, *row.ids[:longest], *around.after] for row in coded]
         return prompt_batch(rows, texts, self.pad_id)
-
-    def teardown(self, stage: str) -> None:
-        """Says what was cut of the texts to predict for."""
-        if self._cut:
-            say(f"--data.max_length {self.max_length}: cuts {self._cut:,} of {self._asked:,} texts to predict for")
-        self._cut = self._asked = 0
 
     # For people
 
@@ -192,14 +181,13 @@ class TargetTextData(ExampleData, ABC):
         """Both sides, as tokens."""
         return show_row(batch, row, self.hf_tokenizer)
 
-    def _say_what_is_cut(self) -> None:
-        store = self.corpus.train
-        assert isinstance(store, ExampleStore)
+    def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
         long = field_lengths(store, np.arange(len(store))) > self.longest
         flags = {"max_length": (self.max_length, "sources"), "max_target_length": (self.max_target_length, "targets")}
         for (name, (length, what)), cut in zip(flags.items(), long.sum(axis=0).tolist(), strict=True):
             if cut:
-                say(f"--data.{name} {length}: cuts {cut:,} of {len(store):,} {what} ({cut / len(store):.1%})")
+                of = f"{cut:,} of {len(store):,} {CALLED[split]} {what} ({cut / len(store):.1%})"
+                say(f"--data.{name} {length}: cuts {of}")
 
 
 def backbone_side(name: str, purpose: str) -> dict[str, Any]:

@@ -49,20 +49,23 @@ def entities(tags: Sequence[str]) -> list[Entity]:
     return [*found, opened] if opened else found
 
 
-def entity_scores(right: Sequence[Sequence[str]], guessed: Sequence[Sequence[str]]) -> dict[str, float]:
+def entity_scores(
+    right: Sequence[Sequence[str]], guessed: Sequence[Sequence[str]], tags: Iterable[str]
+) -> dict[str, float]:
     """Scores of whole entities, right only with the right kind and both ends; and the share of right tags.
 
     Args:
         right: The tags of each sentence.
         guessed: As many for each.
+        tags: All that there are, whether they occur here or not.
 
     Returns:
         precision, recall, f1 (over all entities), f1_macro (the mean over the kinds that occur), and accuracy; only the
-        last if the tags don't mark entities.
+        last if the tags don't mark entities. Without any entity the others are 0.
     """
     pairs = [pair for mine, theirs in zip(right, guessed, strict=True) for pair in zip(mine, theirs, strict=True)]
     scores = {"accuracy": sum(a == b for a, b in pairs) / len(pairs)}
-    if not marks_entities({tag for pair in pairs for tag in pair}):
+    if not marks_entities(tags):
         return scores
     hits, wanted, found = Counter[str](), Counter[str](), Counter[str]()
     for mine, theirs in zip(right, guessed, strict=True):
@@ -75,7 +78,7 @@ def entity_scores(right: Sequence[Sequence[str]], guessed: Sequence[Sequence[str
         "precision": _ratio(hits.total(), found.total()),
         "recall": _ratio(hits.total(), wanted.total()),
         "f1": _ratio(2 * hits.total(), wanted.total() + found.total()),
-        "f1_macro": sum(_ratio(2 * hits[kind], wanted[kind] + found[kind]) for kind in kinds) / len(kinds),
+        "f1_macro": sum(_ratio(2 * hits[kind], wanted[kind] + found[kind]) for kind in kinds) / max(1, len(kinds)),
     }
 
 

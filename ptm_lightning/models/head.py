@@ -46,6 +46,14 @@ def told_by_head(config: PreTrainedConfig) -> dict[str, Any]:
     return {"labels": [] if kind == "regression" else names, "problem_type": kind}
 
 
+def backbone_head(name: str) -> dict[str, Any]:
+    """The same of a pretrained network, a folder or a hub name; labels without names are called by their numbers."""
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    told = told_by_head(config)
+    named = bool(label_names(config))
+    return told | {"labels": told["labels"] if named else [str(number) for number in range(len(told["labels"]))]}
+
+
 def _names(config: PreTrainedConfig) -> list[str]:
     by_number: dict[Any, str] = config.id2label or {}
     return [by_number[number] for number in sorted(by_number, key=int)]

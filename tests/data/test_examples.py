@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from ptm_lightning.tasks import SequenceClassification, SequenceClassificationData
 
 from ptm_lightning.data.examples import held_out
+from ptm_lightning.data.predict import Text
 from ptm_lightning.data.store_writer import number
 from ptm_lightning.errors import UserError
 from ptm_lightning.testing_texts import example
@@ -49,7 +50,7 @@ def test_each_label_is_held_out_in_its_share(tmp_path: Path):
 
 
 def test_copies_of_a_row_fall_on_the_same_side(tmp_path: Path):
-    rows = [{"text": f"text {i % 40}", "label": "a"} for i in range(200)]
+    rows = [{"text": f"text {i % 40}", "label": "ab"[i % 2]} for i in range(200)]
     data = set_up(tmp_path, rows)
     sides = [set(texts(store)) for store in (data.corpus.train, data.corpus.validation, data.corpus.test)]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 40
@@ -63,6 +64,23 @@ def test_more_rows_leave_most_where_they_are():
     assert (before != after[:900]).mean() < 0.05
 
 
+def test_rare_strata_give_their_share_together():
+    hashes = np.array([number(str(i).encode()) for i in range(750)], dtype=np.uint64)
+    strata = np.array([number(f"label {i % 150}".encode()) for i in range(750)], dtype=np.uint64)
+    split = held_out(hashes, strata, (0.1, 0.1))
+    assert np.bincount(split).tolist() == [600, 75, 75]
+    assert all((split[strata == stratum] > 0).sum() == 1 for stratum in strata)
+    order = np.random.default_rng(0).permutation(750)
+    assert (held_out(hashes[order], strata[order], (0.1, 0.1)) == split[order]).all()
+    alone = np.arange(750, dtype=np.uint64)
+    assert np.bincount(held_out(hashes, alone, (0.1, 0.2))).tolist() == [525, 75, 150]
+
+
+def test_rows_are_held_out_together_with_their_copies_however_few_they_are():
+    hashes = np.array([7, 3, 3, 9], dtype=np.uint64)
+    assert held_out(hashes, np.zeros(4, dtype=np.uint64), (0.1, 0.0)).tolist() == [0, 1, 1, 0]
+
+
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_a_few_rows_give_a_validation_too(tmp_path: Path, count: int):
     data = set_up(tmp_path, [{"text": f"text {i}", "label": str(i)} for i in range(count)], test_share=0.0)
@@ -72,7 +90,7 @@ def test_a_few_rows_give_a_validation_too(tmp_path: Path, count: int):
 
 def test_one_row_cannot_be_split(tmp_path: Path):
     with pytest.raises(UserError, match=r"--data\.validation: too few rows to hold a share out; give a source"):
-        set_up(tmp_path, [{"text": "a text", "label": "a"}])
+        set_up(tmp_path, [{"text": "a text", "label": 0.5}])
 
 
 def test_sources_of_their_own_are_not_split(tmp_path: Path):
@@ -120,9 +138,31 @@ def test_a_text_without_tokens_is_left_out_and_the_labels_stay_with_their_texts(
     assert store.columns["label"].tolist() == [data.link.labels.index(row["label"]) for row in kept]
 
 
+def test_blank_rows_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    data = set_up(tmp_path, [{"text": " ", "label": "x"}, *ROWS, {"text": ""}])
+    assert "--data.train: 2 blank rows are left out" in caplog.text
+    assert sum(map(len, (data.corpus.train, data.corpus.validation, data.corpus.test))) == len(ROWS)
+
+
 def test_long_rows_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    set_up(tmp_path, max_length=8)
-    assert "--data.max_length 8: cuts " in caplog.text
+    held_out = [write(tmp_path / f"{n}.jsonl", [{"text": "a b " * 9, "label": "bear"}] * n) for n in (2, 3)]
+    data = set_up(tmp_path, max_length=8, validation=held_out[:1], test=held_out[1:])
+    assert f"--data.max_length 8: cuts {len(ROWS)} of {len(ROWS)} training rows (100.0%)" in caplog.text
+    assert "--data.max_length 8: cuts 2 of 2 validation rows (100.0%)" in caplog.text
+    assert "test rows" not in caplog.text
+    data.setup("test")
+    assert "--data.max_length 8: cuts 3 of 3 test rows (100.0%)" in caplog.text
+    data.predict_batch([Text("0", "a b", {"text": "a b"}), Text("1", "a " * 9, {"text": "a " * 9})])
+    data.teardown("predict")
+    assert "--data.max_length 8: cuts 1 of 2 texts to predict for" in caplog.text
+
+
+def test_test_rows_that_are_in_validation_are_counted(tmp_path: Path):
+    held_out = [write(tmp_path / f"{n}.jsonl", ROWS[:n]) for n in (3, 5)]
+    data = set_up(tmp_path, ROWS[4:], validation=held_out[:1], test=held_out[1:])
+    assert data.corpus.provenance["duplicates"] == {
+        "within train": 0, "validation in train": 0, "test in train": 1, "test in validation": 3,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -131,6 +171,16 @@ def test_long_rows_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptur
         ([{"text": "a", "label": "x"}, {"text": "b"}], {}, "jsonl:2: no label; the columns are text; name yours with"),
         ([{"body": "a", "label": "x"}], {}, "no column 'text'; the columns are body, label; name yours with"),
         ([{"text": "a", "label": "x"}], {"pair": True}, "no column 'pair'; the columns are text, label"),
+        (
+            [{"text": f"text {i}", "label": "x"} for i in range(9)],
+            {},
+            "--data.train: all 9 rows have the one label 'x'; a classifier needs two or more to tell apart; add rows, ",
+        ),
+        (
+            [{"text": f"text {i}", "label": []} for i in range(9)],
+            {},
+            "--data.train: no row has a label; give rows with one or more, or name the right column with ",
+        ),
         ([{"text": "a", "label": "x"}, {"text": "b", "label": 0.5}], {}, "jsonl:2: the label 0.5 is no name"),
         (ROWS, {"max_length": 2}, "--data.max_length 2: no room beside 2 special tokens; give more"),
     ],

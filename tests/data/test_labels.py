@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ptm_lightning.data.labels import Labels, label_of, stratum
+from ptm_lightning.data.labels import Labels, label_of
 from ptm_lightning.errors import UserError
 
 
@@ -23,6 +23,8 @@ def seen(*values: Any, **settings: Any) -> Labels:
         ((True, False), "single_label_classification", ["False", "True"]),
         ((["b"], [], ["a", "b"]), "multi_label_classification", ["a", "b"]),
         ((0.5, 2, 3.25), "regression", []),
+        (('["b"]', "[]", ' ["a", "b"]'), "multi_label_classification", ["a", "b"]),
+        (("[b]", "[a"), "single_label_classification", ["[a", "[b]"]),
     ],
 )
 def test_the_first_label_says_what_they_are(values: tuple[Any, ...], kind: str, names: list[str]):
@@ -34,6 +36,7 @@ def test_the_first_label_says_what_they_are(values: tuple[Any, ...], kind: str, 
 def test_targets():
     assert list(seen("b", "a").targets(["a", "b", "b"])) == [0, 1, 1]
     assert [row.tolist() for row in seen(["b"], ["a"]).targets([["b"], [], ["b", "a"]])] == [[0, 1], [0, 0], [1, 1]]
+    assert [row.tolist() for row in seen('["b"]', '["a"]').targets(['["b", "a"]'])] == [[1, 1]]
     assert list(seen(0.5).targets([1, "2.5"])) == [1.0, 2.5]
 
 
@@ -46,6 +49,10 @@ def test_the_order_of_a_pretrained_head_is_kept_for_the_same_names():
     ("values", "message"),
     [
         (("a", 0.5), "rows.jsonl:1: the label 0.5 is no name, others are; write all labels in the same way"),
+        (("a", '["a", "b"]'), 'rows.jsonl:1: the label \'["a", "b"]\' is no name, others are; write all'),
+        ((1, "1"), "rows.jsonl:1: the label '1' is of another type than 1 before; write all labels as text, or all"),
+        ((1, True), "rows.jsonl:1: the label True is of another type than 1 before"),
+        ((["a"], ["b", 1]), "rows.jsonl:1: the label 1 is of another type than 'a' before"),
         ((["a"], "b"), "rows.jsonl:1: the label 'b' is no list, others are; write ["),
         ((0.5, "b"), "rows.jsonl:1: the label 'b' is no number, and numbers are to be predicted"),
         ((0.5, float("nan")), "rows.jsonl:1: the label nan is no number"),
@@ -56,6 +63,14 @@ def test_labels_that_dont_fit_are_refused(values: tuple[Any, ...], message: str)
     with pytest.raises(UserError) as error:
         seen(*values)
     assert str(error.value).startswith(message)
+
+
+def test_text_that_looks_like_numbers_is_asked_about():
+    with pytest.raises(UserError, match=r"such as '3\.80'; predict numbers with --data\.problem_type regression, or"):
+        seen("3.80", "1").check_all()
+    seen("3.80", "1", problem_type="single_label_classification").check_all()
+    seen("3.80", "x").check_all()
+    seen("1", "0").check_all()
 
 
 def test_a_label_that_training_lacks_is_refused_with_the_nearest():
@@ -76,5 +91,7 @@ def test_a_row_without_a_label_is_refused():
 
 
 def test_strata_tell_names_apart_and_numbers_not():
-    assert stratum("a") == stratum("a") != stratum("b")
-    assert stratum(0.5) == stratum(1.5)
+    names, several, numbers = seen("a"), seen(["a"]), seen(0.5)
+    assert names.stratum("a") == names.stratum("a") != names.stratum("b")
+    assert several.stratum(["a", "b"]) == several.stratum(["b", "a"]) != several.stratum(["a"])
+    assert numbers.stratum(0.5) == numbers.stratum(2) == numbers.stratum("2.5")

@@ -109,6 +109,7 @@ def test_documents_are_split_as_a_naive_loop_splits_them(here: Path) -> None:
 def test_blank_documents_are_left_out(here: Path) -> None:
     Path("a.jsonl").write_text('{"text": ""}\n\n{"text": " \\n\\t\\u00a0"}\n{"text": "kept"}\n')
     assert texts_of("a.jsonl") == ["kept"]
+    assert texts_of("a.jsonl", keep_blank=True) == ["", " \n\t\u00a0", "kept"]
     Path("pairs.jsonl").write_text('{"a": "", "b": "x"}\n{"a": "", "b": " "}\n')
     assert rows_of("pairs.jsonl", required=("a", "b")) == [{"a": "", "b": "x"}]
 
@@ -459,6 +460,34 @@ def test_a_data_set_of_the_hub_gives_rows(hub: SimpleNamespace, here: Path) -> N
         "--data.train: imdb: row 1: no column 'text'; the columns are body, label; "
         "name yours with --data.columns.text=body"
     )
+
+
+FEATURES = {
+    "text": {"dtype": "string", "_type": "Value"},
+    "label": {"names": ["bad", "good"], "_type": "ClassLabel"},
+    "tags": {"feature": {"names": ["O", "B-x"], "_type": "ClassLabel"}, "_type": "List"},
+}
+NUMBERED = [{"text": "a", "label": 1, "tags": [0, 1]}, {"text": "b", "label": -1, "tags": []}]
+NAMED = [{"text": "a", "label": "good", "tags": ["O", "B-x"]}, {"text": "b", "label": None, "tags": []}]
+
+
+def test_labels_of_the_hub_have_their_names(hub: SimpleNamespace, here: Path) -> None:
+    class Rows(list[Row]):
+        features = SimpleNamespace(to_dict=lambda: FEATURES)
+
+    hub.answer = Rows(NUMBERED)
+    assert rows_of("owner/name") == NAMED
+
+
+def test_labels_of_parquet_files_have_the_names_in_their_metadata(here: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.Table.from_pylist(NUMBERED)
+    pq.write_table(table, "bare.parquet")
+    pq.write_table(table.replace_schema_metadata({"huggingface": '{"info": {}}'}), "none.parquet")
+    told = {"huggingface": json.dumps({"info": {"features": FEATURES}})}
+    pq.write_table(table.replace_schema_metadata(told), "named.parquet")
+    found = [rows_of(f"{name}.parquet") for name in ("bare", "none", "named")]
+    assert found == [NUMBERED, NUMBERED, NAMED]
 
 
 def test_failures_of_the_hub_say_what_to_do(hub: SimpleNamespace, here: Path) -> None:

@@ -140,7 +140,7 @@ def test_documents_are_cut_and_summaries_stay_whole(tmp_path: Path, caplog: pyte
     kept = list(data.corpus.train.rows(range(30)))
     for flag, field in (("max_length 50", "document"), ("max_target_length 16", "summary")):
         cut = sum(len(row[field].split()) > 30 for row in kept)
-        assert re.search(rf"--data.{flag}: cuts {cut} of 30 (sources|targets) \({cut / 30:.1%}\)", caplog.text)
+        assert re.search(rf"--data.{flag}: cuts {cut} of 30 training (sources|targets) \({cut / 30:.1%}\)", caplog.text)
     tokenizer = data.hf_tokenizer
     separator = tokenizer(TLDR, add_special_tokens=False)["input_ids"]
     for batch in data.train_dataloader():

@@ -336,3 +336,11 @@ def test_there_is_nothing_to_check(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["check", "--config=question_answering", f"--data.train={rows}", *network]) == 2
     message = "error: check: QuestionAnswering hides nothing from its targets; inspect shows its batches"
     assert capsys.readouterr().err.splitlines()[-1] == message
+
+
+def test_a_window_of_white_space_alone_holds_no_answer(tmp_path: Path) -> None:
+    rows = [example(number) for number in range(30)]
+    gaps = [row | {"context": row["context"] + " \n" * 60 + "the end"} for row in rows[:5]]
+    held_out = [write(tmp_path / "gaps.jsonl", gaps)]
+    task, _ = fitted(tmp_path, rows, max_steps=1, tokenizer_algorithm="bpe", validation=held_out)
+    assert math.isfinite(float(task.trainer.callback_metrics["val/f1"]))

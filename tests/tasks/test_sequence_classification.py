@@ -125,6 +125,19 @@ def test_smoothing_and_weights_hold_in_training_only(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["single", "several"])
+def test_weights_count_the_labels_of_the_training_split(tmp_path: Path, kind: str):
+    task, data = fitted(tmp_path, kind, {"class_weights": "balanced"}, validation_share=0.4, test_share=0.1)
+    rows = list(data.corpus.train.rows(range(len(data.corpus.train))))
+    assert len(rows) < 50
+    labels = [row["label"] if kind == "several" else [row["label"]] for row in rows]
+    counts = {name: sum(name in mine for mine in labels) for name in data.link.labels}
+    assert data.corpus.provenance["labels"] == counts
+    if kind == "several":
+        expected = [(len(rows) - count) / count for count in counts.values()]
+        assert task._weights(torch.zeros(())).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["single", "several"])
 def test_the_pipeline_gives_the_same_scores(tmp_path: Path, kind: str):
     saver = ModelCheckpoint(tmp_path / "saved")  # after validation, where thresholds are found
     task, data = fitted(tmp_path, kind, steps=10, callbacks=[saver])  # after one step all texts are alike
@@ -203,6 +216,26 @@ class TestBackbone:
             body["embeddings.word_embeddings.weight"], weights["embeddings.word_embeddings.weight"]
         )
         assert (task.network.classifier.weight - saved.classifier.weight).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_a_head_is_evaluated_on_rows_alone(tmp_path: Path, kind: str):
+    """As its run is."""
+    saver = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=1)
+    fitted(tmp_path, kind, callbacks=[saver])
+    folder = export(Path(saver.best_model_path), tmp_path / "model", SequenceClassification, settings={})
+    source = write(tmp_path / "test.jsonl", [example(i) | {"label": label(kind, i)} for i in range(90, 99)])
+    trained = SequenceClassification.load_from_checkpoint(saver.best_model_path, weights_only=True)
+    scores = []
+    for task, sources in (trained, [str(tmp_path / f"{kind}.jsonl")]), (SequenceClassification(backbone=folder), None):
+        data = SequenceClassificationData(**({"train": sources} if sources else {}), test=[source], max_length=40)
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+        scores += trainer.test(task, data, verbose=False)
+    ours, theirs = ({name: x for name, x in one.items() if not name.endswith("majority")} for one in scores)
+    assert theirs == pytest.approx(ours)
+    strange = write(tmp_path / "strange.jsonl", [example(i) | {"label": "cow"} for i in range(9)])
+    with pytest.raises(UserError, match=r"--data\.test: .*strange\.jsonl:1: the label 'cow' .*"):
+        trainer.test(SequenceClassification(backbone=folder), SequenceClassificationData(test=[strange]))
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra", "modernbert", "xlnet", "albert"])

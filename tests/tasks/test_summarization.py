@@ -8,6 +8,7 @@ import pytest
 from lightning.pytorch import Trainer
 from ptm_lightning.tasks import Summarization, SummarizationData
 
+from ptm_lightning.__main__ import main
 from ptm_lightning.metrics.rouge import lead, rouge_scores
 from ptm_lightning.testing_case import tiny
 from ptm_lightning.testing_texts import document
@@ -35,3 +36,19 @@ def test_scores_stand_beside_those_of_the_first_sentences(tmp_path: Path, chines
         assert value > 0.4
     assert {"test/rouge1", "test/rouge2", "test/rougeL", "test/rougeLsum", "test/perplexity"} <= set(metrics)
     assert task.best_by() == ("val/rougeL", "max")
+
+
+def test_inspect_says_how_long_each_side_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Short sources and long targets: together they would be longer than a source may be."""
+    numbers = [" ".join(str(n * 7919 % 10007) for n in range(i, i + 8)) for i in range(40)]
+    rows = [{"document": text[:20], "summary": text} for text in numbers]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sizes = ["--data.max_length=32", "--data.max_target_length=16", "--data.test_share=0", "--data.vocab_size=300"]
+    network = f"--model.overrides={json.dumps(tiny('bart'))}"
+    assert main(["inspect", "--model=Summarization", f"--data.train={source}", network, *sizes]) == 0
+    told = {line[:40].strip(): line[40:] for line in capsys.readouterr().out.splitlines()}
+    assert told["sources longer than max_length"] == "0.00%"
+    assert float(told["targets longer than max_target_length"].rstrip("%")) > 50
+    assert {"tokens of a source, median, longest", "tokens of a target, median, longest"} <= told.keys()
+    assert "rows longer than max_length" not in told

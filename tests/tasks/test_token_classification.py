@@ -133,7 +133,7 @@ def test_scores_are_those_of_whole_sentences(tmp_path: Path) -> None:
     right = [row["tags"] for row in rows]
     outside = [tag == "O" for tags in right for tag in tags]
     trivial = {"accuracy_majority": sum(outside) / len(outside)}  # O is the commonest
-    assert task.score(records) == entity_scores(right, guessed) | trivial
+    assert task.score(records) == entity_scores(right, guessed, names) | trivial
     assert task.trainer.callback_metrics["val/f1"] == pytest.approx(task.score(records)["f1"])
 
 
