@@ -171,8 +171,9 @@ def _seen(case: Case, task_changes: Mapping[str, Any], data_changes: Mapping[str
     recorder = case.fit(task, data)
     assert task.network is not None
     training = {name: value for name, value in vars(recorder).items() if not name.startswith("_")}
-    folders = [str(member.corpus.train.folder) for member in data.members().values()]
-    yield digest([training, task.network.config.to_dict(), task.total_steps, folders])
+    # Not the stores' own names: they change with all that readers are told, whether it does anything or not.
+    caches = [str(member.corpus.train.folder.parents[1]) for member in data.members().values()]
+    yield digest([training, task.network.config.to_dict(), task.total_steps, caches])
     with quiet():
         tested = Recorder()
         has_test = all(member.corpus.test is not None for member in data.members().values())

@@ -19,5 +19,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         for n, text in enumerate(TEXTS)
     ],
     "Summarization": [{"document": text, "summary": text.split()[-1]} for text in TEXTS],
+    "Dialogue": [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text.split()[-1]}]}
+        for text in TEXTS
+    ],
     "Translation": [{"en": text, "de": text.upper()} for text in TEXTS],
 }

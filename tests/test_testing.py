@@ -1,7 +1,9 @@
 """Every built-in task keeps the contract, and planted faults break the very clause that is there for them."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +22,7 @@ from ptm_lightning.task import Task
 from ptm_lightning.terms import Term, Terms
 from ptm_lightning.testing import CLAUSES, Alternative, Case, Clause, check_task, targets_restore_the_text
 from ptm_lightning.testing_case import tiny
+from ptm_lightning.testing_texts import example
 
 load_plugins()
 BUILT_IN = {name: cls for name, cls in subclasses(Task).items() if cls.__module__.startswith("ptm_lightning.tasks.")}
@@ -84,6 +87,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     },
     "QuestionAnswering": {
         "alternatives": {
+            "misplaced": "refuse",
             "stride": 5,
             "max_answer_tokens": 1,
             "no_answer_threshold": 100.0,
@@ -161,9 +165,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
         for clause in (*CLAUSES, *OF_A_TASK.get(name, ()))
     ],
 )
-def test_built_in(name: str, clause: Clause) -> None:
+def test_built_in(name: str, clause: Clause, tmp_path: Path) -> None:
     needs = VARIANTS.get(name, NEEDS.get(name, {}))
+    if name == "QuestionAnswering":
+        needs = needs | {"data": {"train": [_with_a_misplaced_answer(tmp_path)], "misplaced": "skip"}}
     check_task(BUILT_IN[name.partition(",")[0]], clauses=[clause], **needs)
+
+
+def _with_a_misplaced_answer(folder: Path) -> str:
+    """The usual rows; the answer of one of them isn't where it is said to be."""
+    rows = [example(number) for number in range(61)]
+    rows[7]["answers"]["answer_start"][0] -= 1
+    path = folder / "misplaced.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
 
 
 def test_all_built_in_tasks_are_found() -> None:

@@ -1,10 +1,11 @@
-"""Two processes score windows of long texts as one does, each example once."""
+"""Two processes score rows, and windows of long texts, as one does, each example once."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,9 @@ trainer = Trainer(
     accelerator="cpu", devices=int(processes), strategy="ddp" if processes == "2" else "auto", logger=False,
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
 )
-settings = {"vocab_size": 300, "max_length": 32, "stride": 9, "batch_size": 3, "validation_share": 0.4}
+settings = {"vocab_size": 300, "max_length": 32, "batch_size": 3, "validation_share": 0.4}
+if name != "SequenceClassification":
+    settings["stride"] = 9
 module = data(train=[rows], cache_dir=cache, **settings)
 metrics = trainer.validate(task(overrides=size), module, verbose=False)[0]
 if trainer.is_global_zero:
@@ -30,15 +33,14 @@ if trainer.is_global_zero:
 """
 
 
-@pytest.mark.parametrize("task", ["QuestionAnswering", "TokenClassification"])
-def test_scores_do_not_depend_on_the_number_of_processes(task: str, cache: Path, tmp_path: Path) -> None:
-    script, rows = tmp_path / "run.py", tmp_path / "rows.jsonl"
+def metrics_of_both(task: str, rows: list[dict[str, Any]], cache: Path, tmp_path: Path) -> list[dict[str, float]]:
+    script, source = tmp_path / "run.py", tmp_path / "rows.jsonl"
     script.write_text(SCRIPT)
-    rows.write_text("".join(json.dumps(example(number)) + "\n" for number in range(60)))
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = []
     for processes in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, str(script), str(rows), str(cache), task, processes],
+            [sys.executable, str(script), str(source), str(cache), task, processes],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
@@ -46,5 +48,23 @@ def test_scores_do_not_depend_on_the_number_of_processes(task: str, cache: Path,
         )
         assert done.returncode == 0, done.stderr[-2000:]
         found.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))
-    assert found[1] == pytest.approx(found[0], rel=1e-4)
-    assert "val/f1" in found[0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [("QuestionAnswering", "f1"), ("TokenClassification", "f1"), ("SequenceClassification", "f1_macro")],
+)
+def test_scores_do_not_depend_on_the_number_of_processes(task: str, metric: str, cache: Path, tmp_path: Path) -> None:
+    one, two = metrics_of_both(task, [example(number) for number in range(60)], cache, tmp_path)
+    assert two == pytest.approx(one, rel=1e-4)
+    assert f"val/{metric}" in one
+
+
+def test_all_questions_may_be_without_an_answer(cache: Path, tmp_path: Path) -> None:
+    none = {"answers": {"text": [], "answer_start": []}}
+    rows = [example(number) | none for number in range(60)]
+    one, two = metrics_of_both("QuestionAnswering", rows, cache, tmp_path)
+    assert two == pytest.approx(one, rel=1e-4)
+    assert "val/no_answer_accuracy" in one
+    assert "val/has_answer_f1" not in one

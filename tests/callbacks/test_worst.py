@@ -21,8 +21,14 @@ SHOWN = {
     "TokenClassification": (["confusion_matrix"], "tokens tags guessed wrong"),
     "QuestionAnswering": (["threshold"], "question context answers found doubt f1"),
     "Summarization": ([], "source reference answer score"),
+    "Dialogue": ([], "source reference answer score"),
     "Translation": ([], "source reference answer score"),
 }
+
+
+def _parts(value: Any) -> list[Any]:
+    """A value, or what is said in a conversation."""
+    return [part["content"] for part in value] if isinstance(value, list) and isinstance(value[0], dict) else [value]
 
 
 class Shown(DummyLogger):
@@ -69,7 +75,7 @@ def test_figures_and_the_worst_examples_are_shown(evaluated: tuple[str, Any, Sho
     assert shown.images == paths
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths.values())
     assert sorted(folder.rglob("*.png")) == sorted(paths.values())
-    originals = [{str(value) for value in row.values()} for row in ROWS[name]]
+    originals = [{str(part) for value in row.values() for part in _parts(value)} for row in ROWS[name]]
     for split in ("val", "test"):
         names, rows, step = shown.tables[f"{split}/worst"]
         assert (names, step) == (columns.split(), 2)

@@ -137,6 +137,23 @@ def test_weights_count_the_labels_of_the_training_split(tmp_path: Path, kind: st
         assert task._weights(torch.zeros(())).tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("pair", [False, True])
+def test_the_pipeline_gives_the_same_numbers(tmp_path: Path, pair: bool):
+    saver = ModelCheckpoint(tmp_path / "saved")
+    task, _ = fitted(tmp_path, "numbers", steps=10, callbacks=[saver], pair=pair)
+    folder = export(Path(saver.best_model_path), tmp_path / "model", SequenceClassification, settings={})
+    rows = [{"text": row["text"], "pair": row["pair"]} for row in map(example, range(900, 905))]
+    pipe = transformers.pipeline("text-classification", model=str(folder))
+    asked = [{"text": row["text"]} | ({"text_pair": row["pair"]} if pair else {}) for row in rows]
+    theirs = [pipe(one, truncation=True) for one in asked]
+    data = SequenceClassificationData(predict=[write(tmp_path / "asked.jsonl", rows)], pair=pair)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    ours = [row["prediction"] for rows in trainer.predict(task, data) for row in rows]
+    found = [one["score"] if isinstance(one, dict) else one[0]["score"] for one in theirs]
+    assert ours == pytest.approx(found, abs=1e-5)
+    assert len({round(value, 6) for value in ours}) > 1
+
+
 @pytest.mark.parametrize("kind", ["single", "several"])
 def test_the_pipeline_gives_the_same_scores(tmp_path: Path, kind: str):
     saver = ModelCheckpoint(tmp_path / "saved")  # after validation, where thresholds are found
@@ -153,7 +170,7 @@ def test_the_pipeline_gives_the_same_scores(tmp_path: Path, kind: str):
         assert list(mine["scores"].values()) == sorted(mine["scores"].values(), reverse=True)
         if kind == "single":
             assert mine["prediction"] == max(other, key=other.get)
-        else:
+        elif kind == "several":
             least = json.loads((folder / "config.json").read_text())["label_thresholds"]
             by_name = dict(zip(task.link.labels, least, strict=True))
             assert mine["prediction"] == [name for name in mine["scores"] if other[name] >= by_name[name]]
