@@ -33,7 +33,7 @@ def print_batches(task: Task, data: TaskData, trainer: Trainer) -> None:
         print(f"--- row {row} of the first batch")
         print(data.show_row(batches[0], row))
     print("--- the first batches")
-    _print(batch_shares(batches))
+    _print(batch_shares(batches, data.hf_tokenizer.mask_token_id))
     for part, member in data.members().items():
         print(f"--- the text{f' of {part}' if part else ''}")
         _print(_text_shares(member))
@@ -44,8 +44,11 @@ def _print(values: dict[str, Any]) -> None:
         print(f"{name:<40}{value}")
 
 
-def batch_shares(batches: list[Batch]) -> dict[str, str]:
-    """Shares over batches: padding, targets; with a decoder, padding of both sides together."""
+def batch_shares(batches: list[Batch], mask_id: int | None) -> dict[str, str]:
+    """Shares over batches: padding, targets, and where there are masks, what stands in the targets' places.
+
+    With a decoder, padding of both sides together.
+    """
     sides = [name for name in ("input_ids", "decoder_input_ids") if name in batches[0]]
     places = sum(batch[side].numel() for batch in batches for side in sides)
     real = sum(int((b["document_ids"] > 0).sum() + b.get("decoder_lengths", torch.zeros(1)).sum()) for b in batches)
@@ -61,14 +64,20 @@ def batch_shares(batches: list[Batch]) -> dict[str, str]:
     shares["targets among tokens"] = f"{targets / tokens:.2%}"
     if len(sides) > 1:
         return shares
-    kept = sum(
-        int((batch["input_ids"].flatten()[batch["target_index"]] == batch["targets"]).sum()) for batch in batches
-    )
-    shares["targets kept as they are"] = f"{kept / max(1, targets):.2%}"
+    if mask_id is not None:
+        shares |= _noise_shares(batches, mask_id)
     if "labels" in batches[0]:
         labels = torch.cat([batch["labels"] for batch in batches])
         shares["rows of label 0"] = f"{float((labels == 0).float().mean()):.2%}"
     return shares
+
+
+def _noise_shares(batches: list[Batch], mask_id: int) -> dict[str, str]:
+    """What stands in the targets' places; nothing where none of them is masked, as in permutations."""
+    shown = torch.cat([batch["input_ids"].flatten()[batch["target_index"]] for batch in batches])
+    masked, kept = shown == mask_id, shown == torch.cat([batch["targets"] for batch in batches])
+    kinds = {"masked": masked, "replaced": ~masked & ~kept, "kept as they are": kept} if masked.any() else {}
+    return {f"targets {what}": f"{float(those.float().mean()):.2%}" for what, those in kinds.items()}
 
 
 def _text_shares(data: TaskData) -> dict[str, Any]:
@@ -85,7 +94,9 @@ def _text_shares(data: TaskData) -> dict[str, Any]:
 
 def _lengths(data: TaskData) -> dict[str, str]:
     """How long documents are, or sources and targets, each beside its own limit."""
-    kinds = [("document", "rows", "max_length", np.diff(data.corpus.train.offsets), data.max_length - len(data.frame))]
+    kinds = [
+        ("document", "documents", "max_length", np.diff(data.corpus.train.offsets), data.max_length - len(data.frame))
+    ]
     if isinstance(data, TargetTextData):
         store = data.corpus.train
         assert isinstance(store, ExampleStore)

@@ -217,6 +217,19 @@ def test_inspect_shows_targets(here: Path, corpus: Path, capfd: pytest.CaptureFi
         "longer than max_length",
     ):
         assert text in screen
+    shares = re.findall(r"^targets (masked|replaced|kept as they are) +([\d.]+)%$", screen, re.MULTILINE)
+    assert [what for what, _ in shares] == ["masked", "replaced", "kept as they are"]
+    assert [float(share) for _, share in shares] == pytest.approx([80, 10, 10], abs=4)
+
+
+@pytest.mark.parametrize("task", ["CausalLM", "PermutationLM"])
+def test_inspect_speaks_of_masks_only_where_there_are_some(
+    task: str, here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]
+):
+    assert main(["inspect", "--model", task, "--data.train", str(corpus), "--data.vocab_size=600"]) == 0
+    screen = capfd.readouterr().out
+    assert "targets among tokens" in screen
+    assert "targets masked" not in screen
 
 
 def test_list_names_everything_with_a_line(capfd: pytest.CaptureFixture[str]):
