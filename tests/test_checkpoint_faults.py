@@ -110,8 +110,8 @@ def test_every_system_call_of_a_save(folder: Path, tmp_path: Path) -> None:
                 save(runs, 1.0)
                 status = traced_save(runs, "-o", "/dev/null", "-e", f"inject={name}:{fault}:when={number}")
                 where = f"{fault} at {name} {number} of {count}"
-                # The last call of its kind may be the garbage collector's, which doesn't come each time.
-                assert "KILL" not in fault or status == -9 or number == count, where
+                # The garbage collector closes files too, not each time: the last call of a kind may be its.
+                assert "KILL" not in fault or status == -9 or number == count or name == "close", where
                 assert status in (-9, 0, 1), where
                 seen[fault, check(runs, where, killed=status == -9)] += 1
     for fault in faults:

@@ -23,13 +23,8 @@ from ptm_lightning.run import RunLock, read_config, read_state
 from ptm_lightning.task import Task
 from ptm_lightning.testing_case import tiny
 
-DATA = [
-    "--data.vocab_size=600",
-    "--data.max_length=32",
-    "--data.batch_tokens=512",
-    "--data.validation_share=0.1",
-    "--trainer.accelerator=cpu",
-]
+LAYOUT = ["--data.max_length=32", "--data.batch_tokens=512", "--data.validation_share=0.1", "--trainer.accelerator=cpu"]
+DATA = ["--data.vocab_size=600", *LAYOUT]
 SIZE = [f"--model.overrides={json.dumps(tiny('bert'))}", *DATA]
 
 
@@ -193,7 +188,7 @@ def test_export_of_auxiliary_networks_where_there_are_none(
 def test_init_from_takes_the_weights(what: str, trained: Path, here: Path, corpus: Path):
     checkpoint = next((trained / "checkpoints").glob("*.ckpt"))
     source = {"a run": trained, "a checkpoint": checkpoint, "a folder": trained / "model"}[what]
-    arguments = ["fit", "--model", "MaskedLM", "--data.train", str(corpus), *DATA, "--init_from", str(source)]
+    arguments = ["fit", "--model", "MaskedLM", "--data.train", str(corpus), *LAYOUT, "--init_from", str(source)]
     assert main([*arguments, "--trainer.max_steps=1", "--run_dir=run"]) == 0
     first = [float(row["value"]) for row in metrics(trained) if row["metric"] == "val/loss"]
     begun = [float(row["value"]) for row in metrics(here / "run") if row["metric"] == "val/loss"]

@@ -134,7 +134,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     },
     "NextSentence": {"alternatives": {"short_share": 0.9, "sentences": "xx"}},  # refused where spaCy isn't installed
     "SentenceOrder": {"alternatives": {"short_share": 0.9, "sentences": "xx"}},
-    "Denoising": {"alternatives": {"sentences": "rules"}},
+    "Denoising": {"alternatives": {"sentences": "xx"}},
     "SpanCorruption": {
         "data": {"predict": None, "text": ["the <extra_id_0> sees a <extra_id_1> .", "<extra_id_0> likes a dog"]},
         "alternatives": {"denoisers": [{"density": 0.3, "mean_span": 2, "mode": "R"}, {"mode": "S"}]},

@@ -82,7 +82,7 @@ def test_every_reply_that_fits_is_learned_once(seed: int, template: str | None):
     fitting = [n for n, size in zip(replies, all_sizes, strict=True) if size is not None and size - behind <= 12]
     assert learned == fitting
     made.take({"messages": messages}, "")
-    counts = made.facts()["dialogue"]
+    counts = made.facts(None)["dialogue"]
     assert counts.get("replies", 0) == len(learned)
     told = [counts.get(what, 0) for what in (LONG_TURNS, LONG_REPLIES)]
     assert told == [all_sizes.count(None), sum(size is not None and size - behind > 12 for size in all_sizes)]
@@ -195,11 +195,11 @@ def test_the_commonest_reply_is_known():
     made = reader()
     for text in ("yes", "no", "yes"):
         made.take({"messages": ["a", text, "b", "other", "c"]}, "")
-    assert made.facts()["commonest reply"] == "other"
+    assert made.facts(None)["commonest reply"] == "other"
     last = reader(learn="last")
     for text in ("yes", "no", "yes"):
         last.take({"messages": ["a", "other", "b", text, "c"]}, "")
-    assert last.facts()["commonest reply"] == "yes"
+    assert last.facts(None)["commonest reply"] == "yes"
 
 
 def test_the_built_in_conversations_are_right():
