@@ -254,6 +254,8 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the ratios there, as a PNG")
     parser.add_argument("--quick", action="store_true", help="a tiny network, one turn")
     own = parser.parse_args(given)
+    if own.picture and set(own.suite) == {"costs"}:
+        parser.error("--picture: costs have no peer, so no ratios to draw; add another --suite")
     if (load := os.getloadavg()[0] / (os.cpu_count() or 1)) > BUSY and not own.quick:
         print(f"the machine is busy (load {load:.1f} for each core): the ratios are noise")
     with tempfile.TemporaryDirectory() as folder:

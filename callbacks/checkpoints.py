@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
@@ -10,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from ptm_lightning.checkpoint import best, ranking, read_index, step_files, write_index
 from ptm_lightning.errors import UserError, suggest
 
+from .monitor import Mode, check_mode, task_metric
 from .step_end import StepEnd, checkpoint_folder, free_space, save_step
 
 ATTEMPTS = 3
@@ -39,7 +39,7 @@ class Checkpoints(StepEnd):
         keep_best: int = 1,
         keep_last: int = 2,
         monitor: str | None = "task",
-        mode: Literal["min", "max"] = "min",
+        mode: Mode = "min",
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise UserError(f"every_n_steps of Checkpoints is {every_n_steps}, but must be at least 1")
@@ -47,13 +47,12 @@ class Checkpoints(StepEnd):
             raise UserError(
                 f"Checkpoints keeps {keep_last} last and {keep_best} best ones; at least 1 and 0 are needed"
             )
-        if mode not in ("min", "max"):
-            raise UserError(f"mode of Checkpoints is '{mode}', but must be 'min' or 'max'")
+        check_mode(mode, "Checkpoints")
         self.every_n_steps = every_n_steps
         self.keep_best = keep_best
         self.keep_last = keep_last
         self.monitor = monitor
-        self.mode: Literal["min", "max"] = mode
+        self.mode: Mode = mode
         self.best_model_path = ""
         self._every: int | None = None
         self._failures = 0
@@ -62,7 +61,7 @@ class Checkpoints(StepEnd):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses to train where the checkpoints have no room, one more than those kept while it is written."""
         if self.monitor == "task":
-            self.monitor, self.mode = getattr(pl_module, "best_by", lambda: ("val/loss", "min"))()
+            self.monitor, self.mode = task_metric(pl_module)
         if not trainer.is_global_zero:
             return
         folder, averaged = checkpoint_folder(trainer), getattr(pl_module, "ema", None) is not None

@@ -1,11 +1,13 @@
 """Ends training when validation no longer gets better."""
 
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ptm_lightning.errors import UserError, suggest
 from ptm_lightning.log import say
+
+from .monitor import Mode, check_mode, task_metric
 
 
 class EarlyStop(Callback):
@@ -20,14 +22,13 @@ class EarlyStop(Callback):
         mode: Whether its smallest or its largest value is best, where `monitor` names it.
     """
 
-    def __init__(self, patience: int = 3, monitor: str = "task", mode: Literal["min", "max"] = "min") -> None:
+    def __init__(self, patience: int = 3, monitor: str = "task", mode: Mode = "min") -> None:
         if patience < 1:
             raise UserError(f"patience of EarlyStop is {patience}, but must be at least 1")
-        if mode not in ("min", "max"):
-            raise UserError(f"mode of EarlyStop is '{mode}', but must be 'min' or 'max'")
+        check_mode(mode, "EarlyStop")
         self.patience = patience
         self.monitor = monitor
-        self.mode: Literal["min", "max"] = mode
+        self.mode: Mode = mode
         self.best: float | None = None
         """The best value so far."""
         self.best_step = 0
@@ -37,7 +38,7 @@ class EarlyStop(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Asks the task for its metric."""
         if self.monitor == "task":
-            self.monitor, self.mode = getattr(pl_module, "best_by", lambda: ("val/loss", "min"))()
+            self.monitor, self.mode = task_metric(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that has stopped is not trained on when it is resumed."""

@@ -28,14 +28,6 @@ class PairTask(Task, ABC):
     def pair_logits(self, output: Any) -> Tensor:
         """(R, 2): the part of the network's output that says how the segments of R rows belong together."""
 
-    def configure_model(self) -> None:
-        """Builds the network; one of a run is asked now whether it has a head for the pair."""
-        super().configure_model()
-        if self.network is not None:
-            kind = type(self.network.config)
-            flag = f"backbone {self.backbone}" if self.backbone else f"architecture {kind.model_type}"
-            self.check_kind(kind, f"--model.{flag}")
-
     def check_kind(self, kind: type[PreTrainedConfig], flag: str) -> None:
         """Refuses a network without a head for the pair."""
         if (found := kind.model_type) not in self.architectures:

@@ -155,7 +155,7 @@ class Task(LightningModule):
         return self.link.hf_tokenizer if self.link else start_tokenizer(getattr(self, "auto_class", None), self)
 
     def check_kind(self, kind: type[PreTrainedConfig], flag: str) -> None:
-        """Refuses a network that the task can't use, asked for by `flag`, before any text is read."""
+        """Refuses a network that the task can't use, asked for by `flag`, before text is read and when it is built."""
 
     def setup(self, stage: str) -> None:
         """Meets the data, readies the network and what makes runs exact."""

@@ -178,13 +178,6 @@ class PermutationLM(Task):
     architecture: str = "xlnet"
     """What to build from scratch when there is no backbone: a network with XLNet's two streams of attention."""
 
-    def configure_model(self) -> None:
-        """Builds the network; one of a run is asked now whether it has two streams."""
-        super().configure_model()
-        if self.network is not None:
-            flag = f"backbone {self.backbone}" if self.backbone else f"architecture {self.architecture}"
-            self.check_kind(type(self.network.config), f"--model.{flag}")
-
     def check_kind(self, kind: type[PreTrainedConfig], flag: str) -> None:
         """Refuses a network without two streams."""
         if kind.model_type != "xlnet":

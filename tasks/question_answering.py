@@ -28,7 +28,6 @@ from ptm_lightning.data.questions import (
 )
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.task_data import TaskData
-from ptm_lightning.data.tokenizer import plain
 from ptm_lightning.data.windows import Windows, cut_windows
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record
@@ -100,7 +99,7 @@ class QuestionAnsweringData(ExampleData):
     def predict_batch(self, texts: list[Text]) -> Batch:
         """All windows of some contexts."""
         rows = [dict(text.row) | {"id": text.id} for text in texts]
-        fields = encoded_fields(plain(self.hf_tokenizer), rows)
+        fields = encoded_fields(self.coder, rows)
         lengths = np.array([[len(one.ids) for one in row] for row in zip(*fields, strict=True)])
         ids = np.fromiter(chain.from_iterable(one.ids for row in zip(*fields, strict=True) for one in row), np.int64)
         spans = [

@@ -143,7 +143,6 @@ class ReplacedTokenDetection(Task):
         super().configure_model()
         if self.network is None or self.generator is not None:
             return
-        self.check_kind(type(self.network.config), f"--model.backbone {self.backbone}")
         if self.backbone and not loads:
             say(f"--model.backbone {self.backbone}: has no generator; it starts from scratch, with these embeddings")
         seed = int(hash64(self.seed, 0, 0, Purpose.GENERATOR)[0] >> 1)

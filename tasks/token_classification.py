@@ -30,7 +30,6 @@ from ptm_lightning.data.tagged import (
     words_of_text,
 )
 from ptm_lightning.data.task_data import TaskData
-from ptm_lightning.data.tokenizer import plain
 from ptm_lightning.data.windows import Windows, cut_windows, owned
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record
@@ -79,7 +78,7 @@ class TokenClassificationData(ExampleData):
 
     def predict_batch(self, texts: list[Text]) -> Batch:
         """All windows of some sentences, given as words or as text, whose words are then the tokenizer's."""
-        coded = plain(self.hf_tokenizer).encode_batch([text.text for text in texts], add_special_tokens=False)
+        coded = self.coder.encode_batch([text.text for text in texts], add_special_tokens=False)
         rows, begun = [], []
         for text, encoding in zip(texts, coded, strict=True):
             offsets, given = trimmed(encoding.offsets, text.text), text.row[FIELDS[0]]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
@@ -108,6 +109,7 @@ class ExampleData(TaskData, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._cut = self._asked = 0
+        self._coder: tuple[PreTrainedTokenizerFast, Tokenizer] | None = None
 
     @property
     def causal(self) -> bool:
@@ -206,9 +208,7 @@ class ExampleData(TaskData, ABC):
 
     def predict_batch(self, texts: list[Text]) -> Batch:
         """Rows to predict for, without targets."""
-        ids = list(
-            zip(*encode_fields(plain(self.hf_tokenizer), [text.row for text in texts], self.fields), strict=True)
-        )
+        ids = list(zip(*encode_fields(self.coder, [text.row for text in texts], self.fields), strict=True))
         lengths = np.array([[len(one) for one in field] for field in ids], dtype=np.int64).T
         flat = [id_ for row in zip(*ids, strict=True) for field in row for id_ in field]
         starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)
@@ -217,6 +217,17 @@ class ExampleData(TaskData, ABC):
         batch = self.template.rows(np.array(flat, dtype=np.int64), starts, fit_fields(lengths, room))
         batch["texts"] = [(text.id, text.text) for text in texts]
         return batch
+
+    @property
+    def coder(self) -> Tokenizer:
+        """What turns texts to predict for into tokens, made once: a copy of a large vocabulary takes a batch's time."""
+        if self._coder is None or self._coder[0] is not self.hf_tokenizer:
+            self._coder = self.hf_tokenizer, self.make_coder()
+        return self._coder[1]
+
+    def make_coder(self) -> Tokenizer:
+        """A tokenizer to which the names of special tokens are text."""
+        return plain(self.hf_tokenizer)
 
     def note_cut(self, cut: int, asked: int) -> None:
         """Counts what is cut of texts to predict for."""

@@ -103,15 +103,18 @@ def read(
                 _refuse_columns(row, wanted, f"{where}:{place}", flag)
             if mapping:
                 row = renamed(row, mapping)
-            if (has_text := _has_text(row, required, where, place)) and check is not None:
+            _check_text(row, required, where, place)
+            blank = is_blank(row, required)
+            if not blank and check is not None:
                 check(row, f"{where}:{place}")
-            if has_text or keep_blank:
+            if not blank or keep_blank:
                 yield row
 
 
 def is_blank(row: Row, required: Sequence[str]) -> bool:
     """Whether none of the required columns of a row that was read holds more than white space."""
-    return bool(required) and not any(as_text(row[name]).strip() for name in required)
+    texts = (as_text(row[name]) for name in required)
+    return bool(required) and all(text == "" or text.isspace() for text in texts)
 
 
 def fingerprint(source: Source) -> list[tuple[str, int, int]]:
@@ -281,9 +284,8 @@ def _refuse_columns(row: Row, wanted: Mapping[str, str], where: str, flag: str) 
     raise UserError(f"{where}: no column '{missing}'; the columns are {there}; {fix}")
 
 
-def _has_text(row: Row, required: Sequence[str], where: str, place: Place) -> bool:
-    """Whether any required column holds more than white space; all must be strings that UTF-8 can write."""
-    found = not required
+def _check_text(row: Row, required: Sequence[str], where: str, place: Place) -> None:
+    """Refuses required columns that aren't strings that UTF-8 can write."""
     for name in required:
         value = as_text(row[name])
         if not isinstance(value, str):
@@ -296,5 +298,3 @@ def _has_text(row: Row, required: Sequence[str], where: str, place: Place) -> bo
                 raise UserError(
                     f"{where}:{place}: column '{name}' holds half a character ({half}); cut it out or repair it"
                 ) from error
-        found = found or not (value == "" or value.isspace())
-    return found

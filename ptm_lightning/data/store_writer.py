@@ -25,7 +25,6 @@ Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 FORMAT = 4
-FORMAT = 4
 """To be raised when the files, how text becomes tokens, the rules for sentences or held-out rows, or their hashes
 change: stores are then built anew."""
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+from tokenizers import Tokenizer
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from ptm_lightning.data.answering import PREDICT_ROWS, pad_of, prompt_room
@@ -19,7 +20,7 @@ from ptm_lightning.data.seq2seq import closed_frame, prompt_batch
 from ptm_lightning.data.show import show_row
 from ptm_lightning.data.sides import LayOutSides, Longest, Sides, SidesCollate
 from ptm_lightning.data.store import TokenStore
-from ptm_lightning.data.tokenizer import frame, meaning_special, plain, raw
+from ptm_lightning.data.tokenizer import frame, meaning_special, raw
 from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
@@ -168,12 +169,14 @@ class TargetTextData(ExampleData, ABC):
     def predict_batch(self, texts: list[Text]) -> Batch:
         """Sources."""
         around, longest, prefix = self.frames[0], self.longest[0], self.used_prefix()
-        coded = meaning_special(plain(self.hf_tokenizer), prefix).encode_batch_fast(
-            [prefix + text.text for text in texts], add_special_tokens=False
-        )
+        coded = self.coder.encode_batch_fast([prefix + text.text for text in texts], add_special_tokens=False)
         self.note_cut(sum(len(row) > longest for row in coded), len(texts))
         rows = [[*around.before, *row.ids[:longest], *around.after] for row in coded]
         return prompt_batch(rows, texts, self.pad_id)
+
+    def make_coder(self) -> Tokenizer:
+        """One that knows the special tokens of a prefix."""
+        return meaning_special(super().make_coder(), self.used_prefix())
 
     # For people
 

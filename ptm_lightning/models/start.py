@@ -45,7 +45,17 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
 
     Returns:
         In training mode, in single precision.
+
+    Raises:
+        UserError: The task can't use it.
     """
+    network = _network(auto_class, start, link)
+    kind = type(network.config)
+    start.check_kind(kind, _flag(start, kind.model_type))
+    return network
+
+
+def _network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
     if link.network is not None:
         return network_from_config(auto_class, link.network)
     labels = HeadLabels(link.labels, link.problem_type) if link.labels or link.problem_type else None
@@ -81,13 +91,16 @@ def start_tokenizer(auto_class: str | None, start: Start) -> PreTrainedTokenizer
         UserError: There is no such architecture, the network is of another kind, or it has no tokenizer.
     """
     if auto_class is not None:
-        if start.backbone:
-            kind, flag = backbone_kind(auto_class, start.backbone), f"--model.backbone {start.backbone}"
-        else:
-            kind, flag = architecture_kind(start.architecture), f"--model.architecture {start.architecture}"
+        kind = backbone_kind(auto_class, start.backbone) if start.backbone else architecture_kind(start.architecture)
+        flag = _flag(start, start.architecture)
         check_kind(auto_class, kind, flag)
         start.check_kind(kind, flag)
     return load_tokenizer(start.backbone) if start.backbone else None
+
+
+def _flag(start: Start, architecture: str) -> str:
+    """What the user has said of the network."""
+    return f"--model.backbone {start.backbone}" if start.backbone else f"--model.architecture {architecture}"
 
 
 def encodes(start: Start) -> bool:

@@ -165,3 +165,9 @@ def test_anonymous_memory_is_seen() -> None:
         limits.time.sleep(4 * limits.SAMPLE_SECONDS)
         del held
     assert peak[0] > before[0] + 100
+
+
+def test_costs_alone_have_nothing_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(["--suite", "costs", "--picture", str(tmp_path / "bench.png")])
+    assert "--picture: costs have no peer, so no ratios to draw; add another --suite" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from ptm_lightning.tasks import SequenceClassification, SequenceClassificationData
 
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
 from ptm_lightning.finetuning import depth, number_of_layers
@@ -312,3 +313,13 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, kind: str, argu
     with pytest.raises(UserError) as error:
         fitted(tmp_path, kind, {"overrides": tiny("bert"), **arguments})
     assert message in str(error.value)
+
+
+def test_texts_to_predict_for_share_one_copy_of_the_tokenizer():
+    data = SequenceClassificationData()
+    data.hf_tokenizer = train_tokenizer(["a few words of text"], "bpe", 300, 16)
+    first = data.coder
+    assert data.coder is first
+    assert first.encode("<mask>", add_special_tokens=False).ids != [data.hf_tokenizer.mask_token_id]
+    data.hf_tokenizer = train_tokenizer(["other words of text"], "bpe", 300, 16)
+    assert data.coder is not first
