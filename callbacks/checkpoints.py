@@ -26,7 +26,7 @@ class Checkpoints(StepEnd):
 
     Args:
         every_n_steps: Optimizer steps between two checkpoints. Without it, about 20 in the whole run, if its length is
-            known from `trainer.max_steps` or from the task's `total_steps`.
+            known from the task's `total_steps` or from `trainer.max_steps`.
         keep_best: How many of the best are kept, judged by `monitor` at the validation of the very same step.
         keep_last: How many of the newest are kept; at least 1. With 2, one damaged file costs little.
         monitor: The validation metric that tells which one is best: "task" is the task's own; None if nothing does.
@@ -78,7 +78,7 @@ class Checkpoints(StepEnd):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fixes the distance between checkpoints, and puts away what belongs to a future that this run doesn't have."""
         super().on_train_start(trainer, pl_module)
-        total = trainer.max_steps if trainer.max_steps > 0 else getattr(pl_module, "total_steps", None)
+        total = getattr(pl_module, "total_steps", None) or max(0, trainer.max_steps)
         self._every = self.every_n_steps or (max(1, int(total) // 20) if total else None)
         self._failures = 0
         if trainer.is_global_zero:

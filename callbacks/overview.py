@@ -67,6 +67,8 @@ def describe(trainer: Trainer, module: Any, done_steps: int = 0) -> tuple[dict[s
 
     budget = next((c for c in trainer.callbacks if isinstance(c, Budget) and c.undecided), None)  # type: ignore[attr-defined]
     steps, tokens = _steps_and_tokens(loader.batches.plan, module)
+    if trainer.max_steps > module.total_steps:
+        steps += f"; --trainer.max_epochs {trainer.max_epochs} ends before --trainer.max_steps {trainer.max_steps}"
     if budget is not None:
         steps = f"as many as {budget.max_hours:g} h allow, to be measured"
         seconds = (budget.max_hours or 0) * 3600

@@ -56,7 +56,7 @@ def _problems(trainer: Any) -> Iterator[str]:
 
 
 def steps_of_run(trainer: Trainer, steps: Callable[[int], int]) -> int:
-    """Optimizer steps of the whole run, by the trainer's limits.
+    """Optimizer steps of the whole run, by the first of the trainer's limits that is reached.
 
     Args:
         trainer: Before training.
@@ -65,13 +65,20 @@ def steps_of_run(trainer: Trainer, steps: Callable[[int], int]) -> int:
     Raises:
         UserError: The run has no end.
     """
-    if trainer.max_steps >= 0:
-        return int(trainer.max_steps)
+    most, limit = trainer.max_steps, trainer.limit_train_batches
     if not trainer.max_epochs or trainer.max_epochs < 0:
-        raise UserError("--trainer.max_steps: give the run an end (or --trainer.max_epochs, --max_tokens, --max_hours)")
-    if isinstance(limit := trainer.limit_train_batches, int):
-        return int(limit * trainer.max_epochs // trainer.accumulate_grad_batches)
-    return sum(map(steps, range(trainer.max_epochs)))
+        if most < 0:
+            raise UserError(
+                "--trainer.max_steps: give the run an end (or --trainer.max_epochs, --max_tokens, --max_hours)"
+            )
+        return int(most)
+    total = 0
+    for epoch in range(trainer.max_epochs):
+        if 0 <= most <= total:
+            return int(most)
+        whole = steps(epoch)
+        total += min(whole, limit // trainer.accumulate_grad_batches) if isinstance(limit, int) else whole
+    return total if most < 0 else min(most, total)
 
 
 def micro_batch(trainer: Trainer, batch_idx: int) -> int:

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from ptm_lightning.tasks import MaskedLM, MaskedLMData
 
 from ptm_lightning.errors import UserError
+from ptm_lightning.limits import steps_of_run
 
 
 def fit(folder: Path, corpus: Path, **settings: Any) -> None:
@@ -58,6 +59,26 @@ def test_what_breaks_or_ignores_the_plan_is_refused(
     with pytest.raises(UserError) as raised:
         fit(tmp_path, corpus, **settings)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("limits", "total"),
+    [
+        ({"max_steps": 40}, 40),
+        ({"max_epochs": 3}, 15),
+        ({"max_steps": 40, "max_epochs": 3}, 15),
+        ({"max_steps": 4, "max_epochs": 3}, 4),
+        ({"max_steps": 0, "max_epochs": 3}, 0),
+        ({"max_epochs": 3, "limit_train_batches": 4, "accumulate_grad_batches": 2}, 6),
+        ({"max_epochs": 3, "limit_train_batches": 400}, 15),
+    ],
+    ids=str,
+)
+def test_a_run_is_as_long_as_the_first_of_its_limits(limits: dict[str, int], total: int):
+    """An epoch has 5 steps."""
+    settings: dict[str, Any] = limits
+    trainer = Trainer(**settings, accelerator="cpu", logger=False, enable_progress_bar=False)
+    assert steps_of_run(trainer, lambda epoch: 5) == total
 
 
 def test_what_keeps_to_the_plan_is_taken(corpus: Path, tmp_path: Path):

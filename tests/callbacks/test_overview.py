@@ -123,6 +123,12 @@ def test_a_budget_in_hours_is_said(corpus: Path, tmp_path: Path, capsys: pytest.
     assert lines[4] == "time        about 30m00s"
 
 
+def test_epochs_that_end_before_the_steps_are_said(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (task, _), lines = show(corpus, tmp_path, capsys, max_epochs=1, max_steps=500)
+    assert lines[2].endswith("; --trainer.max_epochs 1 ends before --trainer.max_steps 500")
+    assert task.global_step == task.total_steps == 27
+
+
 def test_too_little_memory_is_said(
     corpus: Path,
     tmp_path: Path,
