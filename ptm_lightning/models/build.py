@@ -14,7 +14,9 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTraine
 from transformers.initialization import no_init_weights
 
 from ptm_lightning.errors import UserError
+from ptm_lightning.models.attention import ATTENTION
 from ptm_lightning.models.config import build_config, first_line, position_offset
+from ptm_lightning.models.dropout import use_fast_dropout
 from ptm_lightning.models.head import HeadLabels, label_names, renew_head
 from ptm_lightning.models.kind import check_folder, check_kind, explain
 from ptm_lightning.models.sizes import check_shapes, dimensions
@@ -136,6 +138,7 @@ def load_network(auto_class: str, name: str, seed: int = 0, labels: HeadLabels |
         log.warning("--model.backbone %s has a head for other labels (%s): a new one is drawn", name, ", ".join(other))
     if missing:
         log.warning("--model.backbone %s has no weights for %s: drawn from the seed", name, ", ".join(missing))
+    use_fast_dropout(network)
     loaded: PreTrainedModel = network.train()
     return loaded
 
@@ -201,15 +204,16 @@ def _from_config(auto_class: str, config: PreTrainedConfig, seed: int) -> PreTra
         network: PreTrainedModel = _seeded(build, seed)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--model.overrides for {config.model_type}: {first_line(error)}") from error
+    use_fast_dropout(network)
     return network
 
 
 def _seeded(make: Callable[[str], Any], seed: int) -> Any:
-    """What `make` returns, with sdpa attention where the architecture has it, drawn from the seed on the CPU."""
+    """What `make` returns, with our attention where the architecture lets it be chosen, drawn from the seed on the CPU."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         try:
             torch.default_generator.manual_seed(seed)
-            return make("sdpa")
+            return make(ATTENTION)
         except ValueError:
             torch.default_generator.manual_seed(seed)
             return make("eager")

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from ptm_lightning.errors import UserError
+from ptm_lightning.models.attention import ATTENTION
 from ptm_lightning.models.build import (
     build_config,
     build_network,
@@ -133,7 +134,9 @@ def test_weights_are_a_function_of_the_seed_and_leave_the_random_state_alone(arc
     assert not torch.equal(first.get_input_embeddings().weight, third.get_input_embeddings().weight)
 
 
-@pytest.mark.parametrize(("architecture", "attention"), [("bert", "sdpa"), ("deberta-v2", "eager"), ("t5", "sdpa")])
+@pytest.mark.parametrize(
+    ("architecture", "attention"), [("bert", ATTENTION), ("deberta-v2", "eager"), ("t5", ATTENTION)]
+)
 def test_attention_and_precision(architecture: str, attention: str) -> None:
     built = network(architecture, auto_class="AutoModel")
     assert built.config._attn_implementation == attention
@@ -168,7 +171,7 @@ def test_keys_of_a_config_that_name_code_are_dropped(caplog: pytest.LogCaptureFi
     values = config().to_dict() | {"auto_map": {MLM: "evil.Model"}, "_attn_implementation_internal": "evil/kernel"}
     built = network_from_config(MLM, values)
     assert not hasattr(built.config, "auto_map")
-    assert built.config._attn_implementation == "sdpa"
+    assert built.config._attn_implementation == ATTENTION
     assert "auto_map, _attn_implementation_internal" in caplog.text
 
 
@@ -221,7 +224,7 @@ def test_code_in_the_folder_is_not_run(folder: Path, tmp_path: Path, caplog: pyt
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
     loaded = load_network(MLM, str(folder))
     assert not (tmp_path / "ran").exists()
-    assert loaded.config._attn_implementation == "sdpa"
+    assert loaded.config._attn_implementation == ATTENTION
     assert "auto_map" in caplog.text
 
 

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from ptm_lightning.errors import UserError
+from ptm_lightning.models.attention import ATTENTION
 from ptm_lightning.models.build import build_config, build_network, position_offset, takes
 from ptm_lightning.models.masks import BIDIRECTIONAL, CAUSAL, attention_mask, isolates
 
@@ -36,14 +37,14 @@ def packed_logits(network: nn.Module, tokens: Tensor) -> Tensor:
     return network(input_ids=tokens, attention_mask=mask, position_ids=positions, **options).logits
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("implementation", [ATTENTION, "sdpa", "eager"])
 @pytest.mark.parametrize("architecture", sorted(BIDIRECTIONAL | CAUSAL))
 @torch.no_grad()
 def test_packed_documents_equal_documents_alone(architecture: str, implementation: str) -> None:
     network = tiny(architecture)
     assert takes(network, "position_ids")
     assert isolates(network.config)
-    if implementation == "sdpa" and network.config._attn_implementation != "sdpa":
+    if implementation != "eager" and network.config._attn_implementation == "eager":
         pytest.skip("has eager attention only")
     network.set_attn_implementation(implementation)
     tokens = ids()

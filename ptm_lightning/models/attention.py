@@ -1,0 +1,135 @@
+"""Attention for training on a CPU, for all architectures that let it be chosen.
+
+torch's has no fused kernel with dropout there, and none whose backward pass is fast without.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from ptm_lightning.models.dropout import draw_kept, keep_some
+
+ATTENTION = "ptm_sdpa"
+"""The name to ask transformers for; as "sdpa" is in it, classes without choice of an attention refuse it."""
+LONGEST = 1024
+"""Keys; beyond them torch's attention without dropout is used, for it keeps nothing of the size of rows by keys."""
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """What transformers' "sdpa" gives, in training on a CPU by a function of ours; the gradients are the same.
+
+    Under autocast it computes in float32, which is faster there than bfloat16.
+
+    Args:
+        module: The layer's attention.
+        query: (B, H, T, D)
+        key: (B, H or fewer, S, D)
+        value: (B, H or fewer, S, D)
+        attention_mask: bool, true where a query may look, or to be added to the scores; of a shape that expands to
+            (B, H, T, S).
+        dropout: Share of the attention that is dropped.
+        scaling: Of the scores. Default: 1 / sqrt(D).
+        is_causal: Whether, without a mask, a query sees no later key. Default: the module says.
+        position_bias: To be added to the scores, of a shape that expands to theirs.
+        others: What transformers passes on to any attention.
+
+    Returns:
+        (B, T, H, D), and None in the place of the weights.
+    """
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    length, keys = query.shape[2], key.shape[2]
+    ours = torch.is_grad_enabled() and query.device.type == "cpu" and (dropout > 0 or keys <= LONGEST)
+    if not ours or others.get("softcap") is not None or others.get("cache") is not None:
+        return sdpa_attention_forward(  # type: ignore[no-any-return]
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            is_causal=is_causal,
+            position_bias=position_bias,
+            **others,
+        )
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (shared.repeat_interleave(groups, dim=1) for shared in (key, value))
+    if attention_mask is None and causal and length > 1:
+        attention_mask = torch.ones(length, keys, dtype=torch.bool).tril()
+    bias = _bias(attention_mask, position_bias)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    output: Tensor = _Attention.apply(query, key, value, bias, scale, dropout)  # type: ignore[no-untyped-call]
+    return output, None
+
+
+def _bias(mask: Tensor | None, position_bias: Tensor | None) -> Tensor | None:
+    """What is added to the scores."""
+    if mask is None or mask.dtype != torch.bool:
+        return position_bias if mask is None or position_bias is None else position_bias + mask
+    added = torch.zeros(mask.shape) if position_bias is None else position_bias
+    return torch.where(mask, added, torch.finfo(added.dtype).min)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, dropout: float
+    ) -> Tensor:
+        """The softmax stays until the backward pass, and which of it is dropped, a byte each."""
+        rows, heads, length, width = query.shape
+        query, key, value = (each.reshape(rows * heads, -1, width) for each in (query, key, value))
+        scores = torch.baddbmm(query.new_empty(()), query, key.mT, beta=0, alpha=scale)
+        if bias is not None:
+            scores.view(rows, heads, length, -1).add_(bias)
+        chances = torch.softmax(scores, dim=-1)
+        kept = draw_kept(chances.shape, dropout) if dropout else None
+        seen = chances if kept is None else keep_some(chances, kept, dropout, out=scores)
+        ctx.save_for_backward(query, key, value, chances, kept)
+        ctx.settings = (rows, heads, scale, dropout, None if bias is None else bias.shape)
+        return (seen @ value).view(rows, heads, length, width).transpose(1, 2).contiguous()
+
+    @staticmethod
+    @once_differentiable
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        """The chain of the same steps."""
+        query, key, value, chances, kept = ctx.saved_tensors
+        rows, heads, scale, dropout, bias_shape = ctx.settings
+        outer = outer.float().transpose(1, 2).reshape(rows * heads, -1, value.shape[-1])
+        seen, of_seen = chances, outer @ value.mT
+        if kept is not None:
+            seen, of_seen = keep_some(chances, kept, dropout), keep_some(of_seen, kept, dropout, out=of_seen)
+        of_value = seen.mT @ outer
+        of_scores = torch._softmax_backward_data(of_seen, chances, -1, torch.float32)
+        of_bias = None
+        if ctx.needs_input_grad[3]:
+            of_bias = of_scores.view(rows, heads, *of_scores.shape[1:]).sum_to_size(bias_shape)
+        empty = query.new_empty(())
+        of_query = torch.baddbmm(empty, of_scores, key, beta=0, alpha=scale)
+        of_key = torch.baddbmm(empty, of_scores.mT, query, beta=0, alpha=scale)
+        query_grad, key_grad, value_grad = (
+            each.view(rows, heads, -1, each.shape[-1]) for each in (of_query, of_key, of_value)
+        )
+        return query_grad, key_grad, value_grad, of_bias, None, None
+
+
+AttentionInterface.register(ATTENTION, attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
