@@ -12,7 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ptm_lightning.models.dropout import draw_kept, keep_some
+from ptm_lightning.models.dropout import draw_kept, dropped_share, keep_some
 
 ATTENTION = "ptm_sdpa"
 """The name to ask transformers for; as "sdpa" is in it, classes without choice of an attention refuse it."""
@@ -34,7 +34,7 @@ def attention(
 ) -> tuple[Tensor, None]:
     """What transformers' "sdpa" gives, in training on a CPU by a function of ours; the gradients are the same.
 
-    Under autocast it computes in float32, which is faster there than bfloat16.
+    It computes in float32 at least, which is faster there than bfloat16.
 
     Args:
         module: The layer's attention.
@@ -54,9 +54,10 @@ def attention(
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     length, keys = query.shape[2], key.shape[2]
-    ours = torch.is_grad_enabled() and query.device.type == "cpu" and (dropout > 0 or keys <= LONGEST)
+    suits = keys <= LONGEST if dropout == 0 else dropped_share(dropout) < 1
+    ours = suits and torch.is_grad_enabled() and query.device.type == "cpu"
     if not ours or others.get("softcap") is not None or others.get("cache") is not None:
-        return sdpa_attention_forward(  # type: ignore[no-any-return]
+        return sdpa_attention_forward(
             module,
             query,
             key,
@@ -75,21 +76,24 @@ def attention(
         attention_mask = torch.ones(length, keys, dtype=torch.bool).tril()
     bias = _bias(attention_mask, position_bias)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output: Tensor = _Attention.apply(query, key, value, bias, scale, dropout)  # type: ignore[no-untyped-call]
-    return output, None
+    with torch.autocast("cpu", enabled=False):
+        inputs = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in (query, key, value))
+        output: Tensor = _Attention.apply(*inputs, bias, scale, dropout)  # type: ignore[no-untyped-call]
+    return output.to(query.dtype), None
 
 
 def _bias(mask: Tensor | None, position_bias: Tensor | None) -> Tensor | None:
     """What is added to the scores."""
-    if mask is None or mask.dtype != torch.bool:
-        return position_bias if mask is None or position_bias is None else position_bias + mask
+    if mask is None:
+        return position_bias
+    if mask.dtype != torch.bool:
+        return mask if position_bias is None else position_bias + mask
     added = torch.zeros(mask.shape) if position_bias is None else position_bias
     return torch.where(mask, added, torch.finfo(added.dtype).min)
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, dropout: float
     ) -> Tensor:
@@ -98,7 +102,7 @@ class _Attention(torch.autograd.Function):
         query, key, value = (each.reshape(rows * heads, -1, width) for each in (query, key, value))
         scores = torch.baddbmm(query.new_empty(()), query, key.mT, beta=0, alpha=scale)
         if bias is not None:
-            scores.view(rows, heads, length, -1).add_(bias)
+            torch.unflatten(scores, 0, (rows, heads)).add_(bias)
         chances = torch.softmax(scores, dim=-1)
         kept = draw_kept(chances.shape, dropout) if dropout else None
         seen = chances if kept is None else keep_some(chances, kept, dropout, out=scores)
@@ -108,27 +112,24 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         """The chain of the same steps."""
         query, key, value, chances, kept = ctx.saved_tensors
         rows, heads, scale, dropout, bias_shape = ctx.settings
-        outer = outer.float().transpose(1, 2).reshape(rows * heads, -1, value.shape[-1])
+        outer = outer.transpose(1, 2).reshape(rows * heads, -1, value.shape[-1])
         seen, of_seen = chances, outer @ value.mT
         if kept is not None:
             seen, of_seen = keep_some(chances, kept, dropout), keep_some(of_seen, kept, dropout, out=of_seen)
         of_value = seen.mT @ outer
-        of_scores = torch._softmax_backward_data(of_seen, chances, -1, torch.float32)
+        of_scores = torch._softmax_backward_data(of_seen, chances, -1, chances.dtype)
         of_bias = None
         if ctx.needs_input_grad[3]:
-            of_bias = of_scores.view(rows, heads, *of_scores.shape[1:]).sum_to_size(bias_shape)
+            of_bias = torch.unflatten(of_scores, 0, (rows, heads)).sum_to_size(bias_shape)
         empty = query.new_empty(())
         of_query = torch.baddbmm(empty, of_scores, key, beta=0, alpha=scale)
         of_key = torch.baddbmm(empty, of_scores.mT, query, beta=0, alpha=scale)
-        query_grad, key_grad, value_grad = (
-            each.view(rows, heads, -1, each.shape[-1]) for each in (of_query, of_key, of_value)
-        )
-        return query_grad, key_grad, value_grad, of_bias, None, None
+        by_head = (torch.unflatten(each, 0, (rows, heads)) for each in (of_query, of_key, of_value))
+        return *by_head, of_bias, None, None
 
 
 AttentionInterface.register(ATTENTION, attention)

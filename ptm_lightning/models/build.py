@@ -209,7 +209,7 @@ def _from_config(auto_class: str, config: PreTrainedConfig, seed: int) -> PreTra
 
 
 def _seeded(make: Callable[[str], Any], seed: int) -> Any:
-    """What `make` returns, with our attention where the architecture lets it be chosen, drawn from the seed on the CPU."""
+    """What `make` returns, drawn from the seed on the CPU, with our attention where the architecture has a choice."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         try:
             torch.default_generator.manual_seed(seed)

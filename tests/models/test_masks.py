@@ -39,7 +39,6 @@ def packed_logits(network: nn.Module, tokens: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("implementation", [ATTENTION, "sdpa", "eager"])
 @pytest.mark.parametrize("architecture", sorted(BIDIRECTIONAL | CAUSAL))
-@torch.no_grad()
 def test_packed_documents_equal_documents_alone(architecture: str, implementation: str) -> None:
     network = tiny(architecture)
     assert takes(network, "position_ids")
@@ -57,7 +56,6 @@ def test_packed_documents_equal_documents_alone(architecture: str, implementatio
 
 
 @pytest.mark.parametrize("architecture", sorted(BIDIRECTIONAL | CAUSAL))
-@torch.no_grad()
 def test_a_changed_document_leaves_the_others_alone(architecture: str) -> None:
     network = tiny(architecture)
     tokens = ids()
