@@ -122,7 +122,7 @@ def agree(job: Job) -> dict[str, float]:
 
 def predict(job: Job) -> dict[str, float]:
     """Our labels of some texts, from files to answers."""
-    prepare_cpu("auto", allocator=True)
+    prepare_cpu()
     data = SequenceClassificationData(text=_texts(job), max_length=job.max_length)
     task = SequenceClassification(backbone=str(_classifier(job)))
     return _measured(job, "predict", partial(_predicted, task, data))
@@ -144,7 +144,7 @@ def pipeline(job: Job) -> dict[str, float]:
 
 def answer(job: Job) -> dict[str, float]:
     """Our answers to some documents, as validation and prediction give them."""
-    prepare_cpu("auto", allocator=True)
+    prepare_cpu()
     data = SummarizationData(text=_documents(job), max_length=256)
     task = Summarization(backbone=str(_summarizer(job)), max_new_tokens=ANSWER_TOKENS)
     return _measured(job, "answer", partial(_predicted, task, data))

@@ -5,9 +5,10 @@ A lever is what makes a step faster and leaves its loss as it is. Each is switch
 
 import json
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +19,7 @@ from clock import Job
 from ptm_lightning.tasks import MaskedLM
 from torch import Tensor
 
+from ptm_lightning import levers
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.noise import Ints
 from ptm_lightning.data.plan import Plan
@@ -47,25 +49,31 @@ def _loops_over_tensors(*arguments: Any, fused: bool, **settings: Any) -> torch.
     return ADAMW(*arguments, **settings)
 
 
+@contextmanager
+def _without(name: str) -> Iterator[None]:
+    """One of those that `fit` can do without."""
+    levers.switch_off([name])
+    try:
+        yield
+    finally:
+        levers.switch_off([])
+
+
 LEVERS: dict[str, Lever] = {
     ALL_ON: nullcontext,
     "logits at targets": lambda: patch.object(MaskedLM, "logits_at_targets", _logits_everywhere),
     "last layer at targets": lambda: patch("ptm_lightning.models.rows.LAST_LAYERS", frozenset()),
     "length buckets": lambda: patch.object(Plan, "_cut", _mixed_lengths),
-    "matrix products": lambda: _kernels(lambda matmul, allocator: prepare_cpu("default", allocator)),
-    "the allocator": lambda: _kernels(lambda matmul, allocator: prepare_cpu(matmul, False)),
+    **{name: partial(_without, name) for name in levers.LEVERS},
     "fused AdamW": lambda: patch("torch.optim.AdamW", _loops_over_tensors),
 }
 """What switches each off, by name."""
 
 
-def _kernels(prepare: Callable[..., Any]) -> AbstractContextManager[Any]:
-    return patch.object(peers, "prepare_cpu", prepare)
-
-
 def trainer_with_our_matrix_products(job: Job) -> dict[str, float]:
     """transformers.Trainer, with the faster library that ours found."""
-    prepare_cpu("auto", allocator=False)
+    with _without("allocator"):
+        prepare_cpu()
     return peers.transformers_trainer(job)
 
 

@@ -100,7 +100,7 @@ def ours(job: Job) -> dict[str, float]:
 
 def train_ours(job: Job, task: Task, data: TaskData) -> Clock:
     """Trains; the data module stays with its trainer and would go on after the last step."""
-    prepare_cpu("auto", allocator=True)
+    prepare_cpu()
     clock = Clock()
     with TemporaryDirectory() as scratch:
         trainer = Trainer(
@@ -253,7 +253,7 @@ def differences(
         "loss": the absolute difference; "gradient": the norm of the difference over the norm of theirs.
     """
     theirs = loss_and_gradient(job, network, lambda: network(**inputs).loss)
-    prepare_cpu("auto", allocator=True)
+    prepare_cpu()
     mine = loss_and_gradient(job, built(task, data), lambda: step_loss(task.terms(batch), batch["counts"]))
     return {"loss": abs(mine[0] - theirs[0]), "gradient": float((mine[1] - theirs[1]).norm() / theirs[1].norm())}
 

@@ -171,7 +171,8 @@ def _line_of_run(command: str, own: argparse.Namespace, rest: list[str], folder:
 
 def _evaluate(command: str, own: argparse.Namespace, line: CommandLine, weights: str) -> dict[str, float]:
     """Does what the command says with weights from somewhere; the metrics, of an evaluation."""
-    prepare_cpu("auto", allocator=True)
+    if line.trainer.strategy.root_device.type == "cpu":
+        prepare_cpu()
     if command == "predict":
         write_predictions(line.trainer, line.model, line.datamodule, own.output, weights)
         return {}

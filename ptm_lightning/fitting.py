@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ from ptm_lightning.checkpoint import newest_valid, step_files
 from ptm_lightning.commandline import parse
 from ptm_lightning.environment import environment
 from ptm_lightning.errors import UserError
+from ptm_lightning.levers import switch_off
 from ptm_lightning.log import say
 from ptm_lightning.models.kernels import prepare_cpu
 from ptm_lightning.origin import NETWORK, start_run, take_link
@@ -147,7 +148,7 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
     task, data, trainer = line.model, line.datamodule, line.trainer
     if seeds_of(folder.parent) and trainer.world_size > 1:
         raise UserError("--seeds: only for runs of one process; start one for each seed, with --seed and --run_dir")
-    kernels = _prepare_kernels(stored_environment.get("kernels", {}).get("matmul", "auto"))
+    kernels = _prepare_kernels(own.off, stored_environment.get("kernels", {}), trainer.strategy.root_device)
     checkpoint = _checkpoint_to_resume(folder) if stored else None
     if checkpoint:
         take_link(task, Path(checkpoint))
@@ -191,9 +192,16 @@ def _take_threads(stored: Mapping[str, Any]) -> None:
         torch.set_num_threads(stored["threads"])
 
 
-def _prepare_kernels(matmul: Any) -> dict[str, str]:
-    """The same kernels in all processes: the first one chooses."""
-    kernels = prepare_cpu(os.environ.get(MATMUL, matmul), allocator=True)
+def _prepare_kernels(off: Collection[str], stored: Mapping[str, str], device: torch.device) -> dict[str, str]:
+    """The same kernels in all processes, for the first one chooses, and as long as the run lasts."""
+    if stored and off:
+        raise UserError("--off: a run goes on with the kernels that it began with; leave it out")
+    if device.type != "cpu":
+        if off:
+            raise UserError(f"--off {' '.join(off)}: it is off on {device.type} anyway; leave it out")
+        return {}
+    switch_off(off or [name for name, used in stored.items() if used == "default"])
+    kernels = prepare_cpu(os.environ.get(MATMUL, stored.get("matmul", "auto")))  # type: ignore[arg-type]
     os.environ[MATMUL] = kernels["matmul"]
     return kernels
 

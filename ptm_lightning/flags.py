@@ -5,6 +5,7 @@ from math import inf
 from typing import Any, NoReturn
 
 from ptm_lightning.errors import UserError
+from ptm_lightning.levers import LEVERS
 
 WITHOUT_SETTINGS = ("list", "export", "compare")
 """Commands that take no settings of classes."""
@@ -89,6 +90,14 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--max_hours",
         metavar="HOURS",
         help="end after this time; turned into steps once the speed is known",
+    )
+    add(
+        "--off",
+        nargs="+",
+        choices=LEVERS,
+        default=[],
+        metavar="LEVER",
+        help=f"on a CPU: do without {'; '.join(f'{name} ({what})' for name, what in LEVERS.items())}",
     )
     add("--dry_run", action="store_true", help="check everything, say what would be done, and stop")
 

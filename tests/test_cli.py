@@ -16,6 +16,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 from ptm_lightning.__main__ import COMMANDS, main
 from ptm_lightning.data.module import TextData
 from ptm_lightning.data.tokenizer_training import train_tokenizer
+from ptm_lightning.levers import is_on, switch_off
 from ptm_lightning.origin import NETWORK
 from ptm_lightning.plugins import find_class, load_plugins
 from ptm_lightning.presets import merge, preset_names, read_layer
@@ -133,6 +134,27 @@ def test_resume_takes_the_threads_of_the_run(
         assert "not bit-identical" not in capfd.readouterr().err
     finally:
         torch.set_num_threads(before)
+
+
+def test_levers_stay_off_as_long_as_the_run_lasts(here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]):
+    def kernels() -> dict[str, str]:
+        return read_config(here / "run")["environment"]["kernels"]
+
+    try:
+        assert fit(corpus, "--trainer.max_steps=4", "--run_dir=run", "--off", "dropout", "matmul") == 0
+        assert [name for name in ("attention", "dropout", "matmul") if not is_on(name)] == ["dropout", "matmul"]
+        assert main(["fit", "--resume=run", "--trainer.max_steps=6"]) == 0
+        assert (kernels()["dropout"], kernels()["matmul"], kernels()["attention"]) == ("default", "default", "own")
+        assert not is_on("dropout")
+        capfd.readouterr()
+        assert main(["fit", "--resume=run", "--trainer.max_steps=8", "--off", "attention"]) == 2
+        assert "--off: a run goes on with the kernels that it began with; leave it out" in capfd.readouterr().err
+        assert main(["fit", "--off", "attentoin"]) == 2
+        assert "argument --off: invalid choice: 'attentoin'" in capfd.readouterr().err
+        assert fit(corpus, "--trainer.max_steps=4", "--run_dir=other") == 0
+        assert is_on("dropout")
+    finally:
+        switch_off([])
 
 
 def test_resume_refuses_another_setting_with_both_values(here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]):

@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTraine
 from transformers.initialization import no_init_weights
 
 from ptm_lightning.errors import UserError
+from ptm_lightning.levers import is_on
 from ptm_lightning.models.attention import ATTENTION
 from ptm_lightning.models.config import build_config, first_line, position_offset
 from ptm_lightning.models.dropout import use_fast_dropout
@@ -213,7 +214,7 @@ def _seeded(make: Callable[[str], Any], seed: int) -> Any:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         try:
             torch.default_generator.manual_seed(seed)
-            return make(ATTENTION)
+            return make(ATTENTION if is_on("attention") else "sdpa")
         except ValueError:
             torch.default_generator.manual_seed(seed)
             return make("eager")

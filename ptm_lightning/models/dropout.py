@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ptm_lightning.data.noise import Purpose, hash64
+from ptm_lightning.levers import is_on
 
 LEVELS = 2**16
 """Shares of dropout are multiples of 1 / LEVELS."""
@@ -47,6 +48,8 @@ class Dropout(nn.Dropout):
 
 def use_fast_dropout(network: nn.Module) -> None:
     """Puts `Dropout` in the place of each `nn.Dropout`; what a network drops by a function call stays torch's."""
+    if not is_on("dropout"):
+        return
     for module in network.modules():
         for name, child in module.named_children():
             if type(child) is nn.Dropout:

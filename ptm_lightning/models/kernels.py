@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ptm_lightning.data.cache import cache_folder
 from ptm_lightning.files import shared_write
+from ptm_lightning.levers import is_on
 
 Matmul = Literal["auto", "default", "medium"]
 
@@ -30,23 +31,23 @@ _glibc: ctypes.CDLL | None = None
 """Set once freed memory is kept."""
 
 
-def prepare_cpu(matmul: Matmul, allocator: bool) -> dict[str, str]:
-    """Sets the kernels of this process, once, before training.
+def prepare_cpu(matmul: Matmul = "auto") -> dict[str, str]:
+    """Sets the kernels of this process, once, before a network is built, as far as `levers` are on.
 
     torch's fp32 matrix products run in MKL, which is slow on AMD. With the precision "medium" they run in oneDNN: true
     fp32 there, but bfloat16 on machines with matrix units for it. So "auto" measures speed and error on this machine.
 
     Args:
         matmul: "auto" to measure, "medium" or "default" to take that without measuring, as a resumed run does.
-        allocator: Whether to keep freed memory.
 
     Returns:
-        What was chosen: {"matmul": "default" or "medium", "allocator": "kept" or "default"}.
+        What is used, by the lever's name: "default" for torch's own.
     """
-    chosen = _choose_matmul() if matmul == "auto" else matmul
+    chosen = "default" if not is_on("matmul") else _choose_matmul() if matmul == "auto" else matmul
     torch.set_float32_matmul_precision(_precision(chosen))
-    kept = allocator and keep_freed_memory()
-    return {"matmul": chosen, "allocator": "kept" if kept else "default"}
+    kept = is_on("allocator") and keep_freed_memory()
+    own = {name: "own" if is_on(name) else "default" for name in ("attention", "dropout")}
+    return {"matmul": chosen, "allocator": "kept" if kept else "default", **own}
 
 
 def keep_freed_memory() -> bool:

@@ -8,6 +8,7 @@ import torch
 from clock import Job
 from ptm_lightning.tasks import MaskedLM
 
+from ptm_lightning.levers import LEVERS, is_on
 from ptm_lightning.models import rows
 from ptm_lightning.optim import adamw
 
@@ -46,19 +47,13 @@ def test_adamw_isn_t_fused() -> None:
     assert adamw(network, 1e-3, 0.01, (0.9, 0.98), 1e-6).defaults["fused"]
 
 
-@pytest.mark.parametrize(
-    ("name", "asked"), [("matrix products", ("default", True)), ("the allocator", ("auto", False))]
-)
-def test_kernels_are_the_machine_s_own(
-    name: str,
-    asked: tuple[str, bool],
-    job: Job,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seen: list[tuple[str, bool]] = []
-    monkeypatch.setattr(levers, "prepare_cpu", lambda matmul, allocator: seen.append((matmul, allocator)) or {})
+@pytest.mark.parametrize("name", LEVERS)
+def test_what_fit_can_do_without(name: str, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+    monkeypatch.setattr(peers, "prepare_cpu", lambda: seen.append({each for each in LEVERS if not is_on(each)}))
     assert off(name, job)["tokens_per_second"] > 0
-    assert seen == [asked]
+    assert seen == [{name}]
+    assert all(map(is_on, LEVERS))
 
 
 def test_the_table_has_a_line_for_each(
@@ -70,4 +65,4 @@ def test_the_table_has_a_line_for_each(
     monkeypatch.setattr(bench, "work", lambda file, job: {"tokens_per_second": speeds[job.what]})
     bench.levers(job, ["fp32"], pairs=1)
     lines = capsys.readouterr().out.splitlines()[2:]
-    assert [line.split()[-4 if "goal" not in line else -6] for line in lines] == ["2.00"] * 6 + ["5.00"]
+    assert [line.split()[-4 if "goal" not in line else -6] for line in lines] == ["2.00"] * 8 + ["5.00"]

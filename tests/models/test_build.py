@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from ptm_lightning.errors import UserError
+from ptm_lightning.levers import switch_off
 from ptm_lightning.models.attention import ATTENTION
 from ptm_lightning.models.build import (
     build_config,
@@ -19,6 +20,7 @@ from ptm_lightning.models.build import (
     position_offset,
     takes,
 )
+from ptm_lightning.models.dropout import Dropout
 
 IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 MASKED = ["bert", "roberta", "albert", "distilbert", "electra", "modernbert", "deberta-v2"]
@@ -132,6 +134,17 @@ def test_weights_are_a_function_of_the_seed_and_leave_the_random_state_alone(arc
     pairs = list(zip(first.state_dict().values(), second.state_dict().values(), strict=True))
     assert all(torch.equal(one, other) for one, other in pairs)
     assert not torch.equal(first.get_input_embeddings().weight, third.get_input_embeddings().weight)
+
+
+def test_torchs_own_if_ours_are_off() -> None:
+    switch_off(["attention", "dropout"])
+    try:
+        built = network("bert")
+    finally:
+        switch_off([])
+    assert built.config._attn_implementation == "sdpa"
+    assert not any(isinstance(module, Dropout) for module in built.modules())
+    assert any(isinstance(module, Dropout) for module in network("bert").modules())
 
 
 @pytest.mark.parametrize(

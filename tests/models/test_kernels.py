@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ptm_lightning import levers
 from ptm_lightning.models import kernels
 
 
@@ -14,6 +15,7 @@ def _restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PTM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(kernels, "keep_freed_memory", lambda: True)  # would outlive the test
     yield
+    levers.switch_off([])
     torch.set_float32_matmul_precision(before)
 
 
@@ -40,14 +42,20 @@ def test_auto_takes_medium_only_where_faster_and_as_exact(
     monkeypatch: pytest.MonkeyPatch, speedup: float, error_ratio: float, expected: str, precision: str
 ) -> None:
     probe(monkeypatch, speedup, error_ratio)
-    assert kernels.prepare_cpu("auto", allocator=True) == {"matmul": expected, "allocator": "kept"}
+    assert kernels.prepare_cpu() == {
+        "matmul": expected,
+        "allocator": "kept",
+        "attention": "own",
+        "dropout": "own",
+    }
     assert torch.get_float32_matmul_precision() == precision
 
 
 def test_a_second_run_takes_the_cached_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = probe(monkeypatch, 2.2, 1.6)
-    first = kernels.prepare_cpu("auto", allocator=False)
-    assert kernels.prepare_cpu("auto", allocator=False) == first == {"matmul": "medium", "allocator": "default"}
+    first = kernels.prepare_cpu()
+    assert kernels.prepare_cpu() == first
+    assert first["matmul"] == "medium"
     assert len(calls) == 1
     files = list((tmp_path / "cache").iterdir())
     assert [file.name for file in files] == ["kernels.json"]
@@ -60,8 +68,8 @@ def test_a_damaged_cache_is_written_anew(monkeypatch: pytest.MonkeyPatch, tmp_pa
     calls = probe(monkeypatch, 2.2, 1.6)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "kernels.json").write_text(damage)
-    kernels.prepare_cpu("auto", allocator=False)
-    kernels.prepare_cpu("auto", allocator=False)
+    kernels.prepare_cpu()
+    kernels.prepare_cpu()
     assert len(calls) == 1
 
 
@@ -69,15 +77,24 @@ def test_a_cache_that_cannot_be_written_only_costs_the_probe(monkeypatch: pytest
     probe(monkeypatch, 2.2, 1.6)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PTM_CACHE", str(tmp_path / "file" / "below"))
-    assert kernels.prepare_cpu("auto", allocator=False)["matmul"] == "medium"
+    assert kernels.prepare_cpu()["matmul"] == "medium"
 
 
 @pytest.mark.parametrize(("matmul", "precision"), [("medium", "medium"), ("default", "highest")])
 def test_a_resumed_run_does_not_measure(monkeypatch: pytest.MonkeyPatch, matmul: str, precision: str) -> None:
     calls = probe(monkeypatch, 2.2, 1.6)
-    assert kernels.prepare_cpu(matmul, allocator=False)["matmul"] == matmul
+    assert kernels.prepare_cpu(matmul)["matmul"] == matmul
     assert torch.get_float32_matmul_precision() == precision
     assert not calls
+
+
+@pytest.mark.parametrize("name", levers.LEVERS)
+def test_each_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    probe(monkeypatch, 2.2, 1.6)
+    on = kernels.prepare_cpu()
+    levers.switch_off([name])
+    assert kernels.prepare_cpu() == on | {name: "default"}
+    assert torch.get_float32_matmul_precision() == ("highest" if name == "matmul" else "medium")
 
 
 def test_measuring_restores_the_precision_and_the_random_state() -> None:
