@@ -30,6 +30,8 @@ from ptm_lightning.terms import Auroc, Ratio, Term, Terms
 from .masked_lm import MaskedLMData
 
 HEAD_WIDTH = 64
+STRETCH = 2**18
+"""Logits that tokens are drawn from at a time."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,16 @@ def sample_tokens(logits: Tensor, chances: Tensor, temperature: float) -> Tensor
     Returns:
         (N,) token ids, without gradient.
     """
-    probabilities = (logits.detach().float() / temperature).softmax(dim=-1)
-    cumulative = (probabilities * 2.0**32).long().cumsum(dim=-1)
-    threshold = chances[:, None] * cumulative[:, -1:] >> CHANCE_BITS
-    drawn = torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
+    rows = max(1, STRETCH // logits.shape[-1])
+    stretches = zip(logits.detach().split(rows), chances.split(rows), strict=True)
+    drawn = torch.cat([_sample(some.float() / temperature, numbers) for some, numbers in stretches])
     return drawn.clamp(max=logits.shape[-1] - 1)  # a network that has diverged has no distribution
+
+
+def _sample(logits: Tensor, chances: Tensor) -> Tensor:
+    cumulative = (logits.softmax(dim=-1) * 2.0**32).long().cumsum(dim=-1)
+    threshold = chances[:, None] * cumulative[:, -1:] >> CHANCE_BITS
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
 
 
 def generator_config(config: PreTrainedConfig, share: float) -> PreTrainedConfig:
@@ -196,7 +203,7 @@ class ReplacedTokenDetection(Task):
         judged = (logits > 0) & real
         hits = (judged & replaced).sum()
         if "fresh" in batch:
-            fresh, mlm = batch["fresh"], functional.cross_entropy(guesses, targets, reduction="none")
+            fresh, mlm = batch["fresh"], functional.cross_entropy(guesses.float(), targets, reduction="none")
             terms["mlm_loss_new_sentences"] = Ratio((mlm * fresh).sum(), fresh.sum())
         return terms | {
             "generator_accuracy": Ratio((guesses.argmax(dim=-1) == targets).sum(), counts["mlm"]),
@@ -225,7 +232,7 @@ class ReplacedTokenDetection(Task):
         assert self.generator is not None
         inputs, index = self.inputs(batch), batch["target_index"]
         with only_rows(self.generator, index):
-            guesses: Tensor = self.generator(**inputs).logits.flatten(0, 1).float()
+            guesses: Tensor = self.generator(**inputs).logits.flatten(0, 1)
         sampled = sample_tokens(guesses[:, : self._link.vocabulary], batch["chances"], self.temperature)
         shape = inputs["input_ids"].shape
         ids = inputs["input_ids"].flatten().scatter(0, index, sampled).view(shape)
