@@ -38,6 +38,11 @@ class Job:
     """Text that is tokenized for a rate, and the smaller corpus of the memory measurement."""
     preset: str = ""
     """Whose objective, of `objectives.py`."""
+    corpus: float = 1.0
+    """Share of the documents that are trained on, where it is varied."""
+    num_workers: int = 0
+    devices: int = 1
+    """Processes."""
     cache: str | None = None
     """Where ours keeps its tokens; None as everywhere."""
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from agreement import differences
 from clock import Clock, Job
 from lightning.pytorch import Trainer
-from peers import ROWS, counted, differences, run_trainer, save, train_ours
+from peers import ROWS, counted, run_trainer, save, train_ours
 from ptm_lightning.tasks import (
     SequenceClassification,
     SequenceClassificationData,

@@ -66,6 +66,7 @@ def measure_loop(job: Job, task: Task, data: TaskData) -> dict[str, float]:
 
     Returns:
         "overhead": seconds of a step over those of a bare loop with the same data, loss, clipping and optimizer;
+        "overhead_seconds": what they are more;
         "loader": batches per second that the data module prepares, with its share of laying out the documents, over
         those that the network trains on.
     """
@@ -88,7 +89,16 @@ def measure_loop(job: Job, task: Task, data: TaskData) -> dict[str, float]:
     assert isinstance(data.plan, Plan)
     laid_out = data.plan.chunk(UNSEEN_EPOCH, 0)
     prepared += (time.perf_counter() - begin) / len(laid_out.batches)
-    return {"overhead": trained / bare, "loader": trained / prepared}
+    return {"overhead": trained / bare, "overhead_seconds": trained - bare, "loader": trained / prepared}
+
+
+def efficiency(job: Job) -> dict[str, float]:
+    """FLOP/s of training a network of size small without dropout, over those of the best matrix product."""
+    best = matmul(job)["flops_per_second"]
+    task = MaskedLM(size="small", overrides={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    clock = train_ours(job, task, our_data(job))
+    assert task.network is not None
+    return {"efficiency": clock.result(task.network)["flops_per_second"] / best}
 
 
 def _texts(job: Job) -> Iterator[str]:
@@ -177,6 +187,7 @@ def _most_anonymous() -> Iterator[list[float]]:
 WORK: dict[str, Callable[[Job], dict[str, float]]] = {
     "matmul": matmul,
     "loop": loop,
+    "efficiency": efficiency,
     "tokenizing": tokenizing,
     "memory 1x": lambda job: memory(job, 1),
     "memory 10x": lambda job: memory(job, 10),

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from agreement import built, differences
 from clock import Clock, Job
 from limits import measure_loop
-from peers import PEER_DOCUMENTS, ROWS, blocks, built, counted, differences, run_trainer, save, train_ours
+from peers import PEER_DOCUMENTS, ROWS, blocks, counted, run_trainer, save, train_ours
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -15,22 +15,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from agreement import differences
 from clock import WARM_UP, Clock, ClockCallback, Job, Size
-from lightning.pytorch import LightningModule, Trainer
-from ptm_lightning.callbacks import CSVRecord, FiniteLoss, Progress, Throughput
+from lightning.pytorch import Callback, LightningModule, Trainer
+from ptm_lightning.callbacks import Budget, CSVRecord, FiniteLoss, Progress, RegularValidation, Throughput
 from ptm_lightning.tasks import MaskedLM, MaskedLMData
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.models.build import build_network
 from ptm_lightning.models.config import build_config
 from ptm_lightning.models.kernels import prepare_cpu
 from ptm_lightning.task import Task
-from ptm_lightning.terms import step_loss
 
+PER_STEP: tuple[type[Callback], ...] = (Budget, RegularValidation, Throughput, Progress, FiniteLoss)
+"""What the command line's runs have that looks at each step, but for checkpoints."""
 ROWS = 32
 """A peer's batch."""
 PEER_DOCUMENTS = 20_000
@@ -105,13 +106,14 @@ def train_ours(job: Job, task: Task, data: TaskData) -> Clock:
     with TemporaryDirectory() as scratch:
         trainer = Trainer(
             accelerator="cpu",
+            devices=job.devices,
             precision="bf16-mixed" if job.precision == "bf16" else "32-true",
             max_steps=WARM_UP + job.steps,
             limit_val_batches=0,
             gradient_clip_val=1.0,
             log_every_n_steps=20,
             logger=CSVRecord(scratch),
-            callbacks=[Throughput(), Progress(), FiniteLoss(), ClockCallback(clock, ours=True)],
+            callbacks=[*(callback() for callback in PER_STEP), ClockCallback(clock, ours=True)],
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=False,
@@ -234,54 +236,10 @@ def agree(job: Job) -> dict[str, float]:
     return differences(job, MaskedLM(backbone=job.folder), data, batch, network, inputs)
 
 
-def differences(
-    job: Job, task: Task, data: TaskData, batch: Batch, network: nn.Module, inputs: dict[str, Tensor]
-) -> dict[str, float]:
-    """Loss and gradient of ours and of transformers' own loss on one batch, same weights, no dropout.
-
-    Theirs come first, with torch's own kernels; then ours, with the kernels that ours trains with.
-
-    Args:
-        job: Whose precision it is.
-        task: Ours.
-        data: Its data, set up.
-        batch: One of them.
-        network: Theirs.
-        inputs: The batch as theirs takes it, with labels.
-
-    Returns:
-        "loss": the absolute difference; "gradient": the norm of the difference over the norm of theirs.
-    """
-    theirs = loss_and_gradient(job, network, lambda: network(**inputs).loss)
-    prepare_cpu()
-    mine = loss_and_gradient(job, built(task, data), lambda: step_loss(task.terms(batch), batch["counts"]))
-    return {"loss": abs(mine[0] - theirs[0]), "gradient": float((mine[1] - theirs[1]).norm() / theirs[1].norm())}
-
-
-def built(task: Task, data: TaskData) -> PreTrainedModel:
-    """A task's network, without a trainer."""
-    task.link = data.link
-    task.configure_model()
-    assert task.network is not None
-    return task.network
-
-
 def save(network: PreTrainedModel, data: TaskData, folder: Path) -> None:
     """Writes what ours and the peers start from."""
     network.save_pretrained(folder)
     data.hf_tokenizer.save_pretrained(folder)
-
-
-def loss_and_gradient(job: Job, network: nn.Module, loss: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    """The loss and its whole gradient in a row, without dropout, in the job's precision."""
-    for module in network.train().modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    with torch.autocast("cpu", torch.bfloat16, enabled=job.precision == "bf16"):
-        value = loss()
-    value.backward()  # type: ignore[no-untyped-call]
-    parameters = sorted(network.named_parameters())
-    return value.item(), torch.cat([p.grad.flatten().double() for _, p in parameters if p.grad is not None])
 
 
 WORK: dict[str, Callable[[Job], dict[str, float]]] = {

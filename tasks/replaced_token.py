@@ -84,7 +84,7 @@ def sample_tokens(logits: Tensor, chances: Tensor, temperature: float) -> Tensor
         (N,) token ids, without gradient.
     """
     rows = max(1, STRETCH // logits.shape[-1])
-    stretches = zip(logits.detach().split(rows), chances.split(rows), strict=True)
+    stretches = zip(torch.split(logits.detach(), rows), torch.split(chances, rows), strict=True)
     drawn = torch.cat([_sample(some.float() / temperature, numbers) for some, numbers in stretches])
     return drawn.clamp(max=logits.shape[-1] - 1)  # a network that has diverged has no distribution
 

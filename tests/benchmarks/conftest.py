@@ -13,8 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 @pytest.fixture(autouse=True)
 def _own_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The tests' process keeps its kernels."""
+    import agreement
     import peers
 
+    monkeypatch.setattr(agreement, "prepare_cpu", lambda: {})
     monkeypatch.setattr(peers, "prepare_cpu", lambda *args, **kwargs: {})
     before = torch.get_float32_matmul_precision()
     yield

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import bench
+import growth
 import limits
 import objectives
 import peers
@@ -87,6 +88,7 @@ def test_all_train(
 
 def test_costs(job: Job) -> None:
     assert limits.loop(job)["loader"] > 0
+    assert limits.efficiency(job)["efficiency"] > 0
     assert limits.tokenizing(job)["store"] > 0
     assert limits.memory(job, copies=2)["training"] > 1
 
@@ -104,7 +106,7 @@ def test_a_start_is_a_ratio_and_an_answer_is_not(
     measured = {"first step": 6.0, "imports": 5.0, "fit --help": 4.0, "--help": 0.125, "--version": 0.0625}
     turns = {name: [{"seconds": each, "cpu_seconds": 2 * each**2}] for name, each in measured.items()}
     monkeypatch.setattr(bench, "starts", lambda job, pairs: turns)
-    keys = ("overhead", "loader", "store", "building", "training")
+    keys = ("overhead", "overhead_seconds", "loader", "efficiency", "store", "building", "training")
     monkeypatch.setattr(bench, "work", lambda file, job: dict.fromkeys(keys, 1.0))
     bench.costs(job, pairs=1)
     ends = {line.strip().partition("  ")[0]: line.split()[-4] for line in capsys.readouterr().out.splitlines() if line}
@@ -155,6 +157,16 @@ def test_the_suites_are_run_as_asked(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert ("objectives.py", "trainer", "xlnet") in asked
     assert all(file == "objectives.py" for file, _, _ in asked)
     assert "bert      42.00" in capsys.readouterr().out
+
+
+def test_growth(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {32: 3.0, 128: 2.0}
+    monkeypatch.setattr(growth, "GROWN", {"max_length": (32,), "num_workers": (1,)})
+    found = growth.growth(
+        replace(job, max_length=128), 2, lambda file, job: {"tokens_per_second": speeds[job.max_length]}
+    )
+    assert found == {"max_length 32": [1.5, 1.5], "num_workers 1": [1.0, 1.0]}
+    assert growth.grown(replace(job, what="grown", num_workers=1, corpus=0.5))["tokens_per_second"] > 0
 
 
 def test_anonymous_memory_is_seen() -> None:

@@ -5,6 +5,7 @@ import levers
 import peers
 import pytest
 import torch
+from agreement import built
 from clock import Job
 from ptm_lightning.tasks import MaskedLM
 
@@ -25,7 +26,7 @@ def test_logits_everywhere_are_the_same_at_the_targets(job: Job) -> None:
     data, task = peers.our_data(job), MaskedLM(backbone=job.folder)
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
-    network = peers.built(task, data).eval()
+    network = built(task, data).eval()
     widths: list[int] = []
     network.get_output_embeddings().register_forward_hook(
         lambda module, given, found: widths.append(found[..., 0].numel())
