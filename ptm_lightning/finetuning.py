@@ -10,6 +10,7 @@ from torch import nn
 from ptm_lightning.checkpoint import record_of
 from ptm_lightning.data.formats import Row
 from ptm_lightning.errors import UserError
+from ptm_lightning.log import say
 from ptm_lightning.models.head import told_by_head
 from ptm_lightning.models.lora import Lora, add_adapters, is_adapter
 from ptm_lightning.optim import build_optimizer
@@ -88,11 +89,18 @@ class FineTuning(Task, ABC):
         self.keep(**{name: stored[name] for name in self.found if name in stored})
 
     def setup(self, stage: str) -> None:
-        """When a pretrained network predicts, which no data of ours have told its labels, its head says them."""
+        """When a pretrained network predicts, which no data of ours have told its labels, its head says them.
+
+        When it is trained, it is said if tokens that it got just now don't learn.
+        """
         super().setup(stage)
         assert self.network is not None
         if stage == "predict" and self.labelled and not (self._link.labels or self._link.problem_type):
             self.link = replace(self._link, **told_by_head(self.network.config))
+        embeddings: Any = self.network.get_input_embeddings()
+        if stage == "fit" and self._link.new_tokens and not embeddings.weight.requires_grad:
+            flags = "--model.lora_rank" if self.lora_rank else "--model.frozen_layers"
+            say(f"{flags}: the embeddings aren't trained, so the {len(self._link.new_tokens)} new tokens don't learn")
 
     @property
     def peak_rate(self) -> float:

@@ -258,8 +258,10 @@ def _generated(
     network: Any, ids: Tensor, mask: Tensor, states: BaseModelOutput | None, config: GenerationConfig, seed: int
 ) -> Tensor:
     """(R, T) the answers, padded behind their end."""
-    with torch.random.fork_rng(devices=[]), _evaluating(network):
+    with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []), _evaluating(network):
         torch.default_generator.manual_seed(seed)
+        if ids.is_cuda:  # where transformers draws
+            torch.cuda.manual_seed(seed)
         if can_go_in_rounds(network, config):
             out: Tensor = greedy_answers(network, states, mask, config)
         elif states is not None:  # generate repeats the states for its beams, in place

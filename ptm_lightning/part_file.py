@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ptm_lightning.data.predict import Done
-from ptm_lightning.data.sources import Source, fingerprint, resolve
+from ptm_lightning.data.sources import Source, fingerprint
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.files import atomic_write, sync_folder
 from ptm_lightning.log import say
@@ -20,7 +20,9 @@ IRRELEVANT = ("num_workers", "cache_dir")
 
 
 def command_of(task: Task, data: TaskData, precision: str, weights: str) -> dict[str, Any]:
-    """All that predictions depend on, as plain values by dotted names; files by their size and time.
+    """All that predictions depend on, as plain values by dotted names; the model's files by their size and time.
+
+    What is predicted for isn't among it, for `Done` has a digest: a row may be mended that comes later.
 
     Args:
         task: With its arguments.
@@ -30,15 +32,8 @@ def command_of(task: Task, data: TaskData, precision: str, weights: str) -> dict
     """
     path = Path(weights)
     files = [path] if path.is_file() else sorted(path.glob("*"))
-    sources = [
-        Source(weights, tuple(files), "files" if files else "hub"),
-        *resolve(data.predict or (), "--data.predict"),
-    ]
-    stamps = {
-        name: f"{size:,} bytes, changed at {changed}"
-        for source in sources
-        for name, size, changed in fingerprint(source)
-    }
+    source = Source(weights, tuple(files), "files" if files else "hub")
+    stamps = {name: f"{size:,} bytes, changed at {changed}" for name, size, changed in fingerprint(source)}
     names = [item.name for item in fields(type(data)) if item.name not in IRRELEVANT]  # type: ignore[arg-type]
     command = {
         "task": type(task).__name__,

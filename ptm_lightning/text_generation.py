@@ -167,8 +167,9 @@ class TextGeneration(FineTuning, ABC):
         ids = {name: getattr(kept, name) for name in names}
         ids |= {"pad_token_id": config.pad_token_id, "eos_token_id": config.eos_token_id} | side.get("ids", {})
         if config.is_encoder_decoder:
-            if side and ids["decoder_start_token_id"] is None:
-                ids["decoder_start_token_id"] = side["last"]  # mBART: the last token of the targets comes first
+            if ids["decoder_start_token_id"] is None:  # mBART begins with the last token of the targets, the language
+                last = side.get("last") if config.model_type == "mbart" else None
+                ids["decoder_start_token_id"] = config.decoder_start_token_id if last is None else last
             config.decoder_start_token_id = ids["decoder_start_token_id"]
         settings = Generation(
             max_new_tokens=self._longest_answer(),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ptm_lightning.data.answers import answers_of, trimmed
+from ptm_lightning.data.answers import answers_of
 from ptm_lightning.data.batch import Batch, in_parts
 from ptm_lightning.data.example_data import CALLED, ExampleData, Split, field_lengths
 from ptm_lightning.data.example_store import ExampleStore
@@ -23,7 +23,7 @@ from ptm_lightning.data.questions import (
     QuestionCollate,
     QuestionReader,
     QuestionRows,
-    encoded_fields,
+    flat_fields,
     null_token,
 )
 from ptm_lightning.data.store import TokenStore
@@ -99,15 +99,7 @@ class QuestionAnsweringData(ExampleData):
     def predict_batch(self, texts: list[Text]) -> Batch:
         """All windows of some contexts."""
         rows = [dict(text.row) | {"id": text.id} for text in texts]
-        fields = encoded_fields(self.coder, rows)
-        lengths = np.array([[len(one.ids) for one in row] for row in zip(*fields, strict=True)])
-        ids = np.fromiter(chain.from_iterable(one.ids for row in zip(*fields, strict=True) for one in row), np.int64)
-        spans = [
-            trimmed(one.offsets, row[name])
-            for row, *both in zip(rows, *fields, strict=True)
-            for name, one in zip(FIELDS, both, strict=True)
-        ]
-        offsets = np.array(list(chain.from_iterable(spans)), dtype=np.int64).reshape(-1, 2)
+        ids, lengths, offsets = flat_fields(self.coder, rows)
         self.note_cut(int((lengths[:, 0] > (self.max_length - len(self.template)) // 2).sum()), len(texts))
         cut = cut_windows(lengths, self.max_length - len(self.template), self._stride)
         starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)[cut.example]
@@ -199,10 +191,20 @@ class QuestionAnswering(FineTuning):
         )
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
-        """Exact match and F1; while training, the threshold of no answer is set to what is best for them."""
+        """Exact match and F1; while training, the threshold of no answer is set to what is best for them.
+
+        A pretrained model that comes without one takes 0, as SQuAD 2's models are evaluated.
+        """
         answered = list(by_question(records).values())
-        if self.trainer.state.fn == "fit":
+        if self.no_answer_threshold is None and self.trainer.state.fn == "fit":
             self.keep(**{THRESHOLD: best_threshold(answered, self.f1_units)})
+        elif self.no_answer_threshold is not None:
+            self.keep(**{THRESHOLD: self.no_answer_threshold})
+        elif self.threshold is None and not all(question.right for question in answered):
+            say(
+                "--model.no_answer_threshold: the model comes without one, and some questions have no answer: 0 is used"
+            )
+            self.keep(**{THRESHOLD: 0.0})
         return answer_scores(answered, self.threshold, self.f1_units)
 
     def example_scores(self, records: Sequence[Record]) -> dict[str, dict[int, float]]:

@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.corpus_text import CorpusSettings
 from ptm_lightning.data.example_data import ExampleData, FieldsCollate
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.labelled import LabelledTexts
 from ptm_lightning.data.labels import Labels, ProblemType
 from ptm_lightning.data.layout import Pieces
+from ptm_lightning.data.new_words import NewTokens
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record, records_of
@@ -69,6 +72,15 @@ class SequenceClassificationData(ExampleData):
         """Texts and labels; those of a trained model are the only ones allowed."""
         problem_type = self.problem_type or self.evaluated_head().get("problem_type")
         return LabelledTexts(self.fields, Labels(problem_type, *self.model_labels()))
+
+    def make_tokenizer(self, settings: CorpusSettings) -> tuple[PreTrainedTokenizerFast, NewTokens]:
+        """One that has a token for padding, else the end, which no row holds.
+
+        A causal network classifies by a row's last token, and finds it before the padding.
+        """
+        tokenizer, new_tokens = super().make_tokenizer(settings)
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        return tokenizer, new_tokens
 
     def collate_examples(self, store: ExampleStore, *, evaluate: bool) -> Callable[[Pieces], Batch]:
         """Rows of the fields, and their labels."""
@@ -202,6 +214,13 @@ class SequenceClassification(FineTuning):
         """The label of each text, and the probability of every label."""
         rows = zip(batch["texts"], self._logits(batch), strict=True)
         return [{"id": id_, "text": text, **self._answer(logits)} for (id_, text), logits in rows]
+
+    def configure_model(self) -> None:
+        """Builds the network, and tells one that looks for the last token of a row what follows it."""
+        super().configure_model()
+        tokenizer = self.tokenizer()
+        if self.network is not None and tokenizer is not None and self.network.config.pad_token_id is None:
+            self.network.config.pad_token_id = tokenizer.pad_token_id
 
     def _logits(self, batch: Batch) -> Tensor:
         assert self.network is not None

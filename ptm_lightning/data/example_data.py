@@ -36,6 +36,11 @@ CALLED: dict[Split, str] = {"train": "training", "validation": "validation", "te
 """In messages: training rows, and so on."""
 
 
+def flags_of(stage: str) -> list[str]:
+    """The flags of the sources that a stage reads."""
+    return [f"--data.{split}" for split in READ.get(stage, ())]
+
+
 @dataclass(frozen=True)
 class LayOutExamples:
     """A row for each example, its fields shortened to fit."""
@@ -135,15 +140,19 @@ class ExampleData(TaskData, ABC):
             return list(head["labels"]), []
         return [], backbone_labels(task.backbone) if task.backbone else []
 
-    def evaluated_head(self) -> dict[str, Any]:
-        """The labels and problem type of a pretrained head that is evaluated as it is, on rows alone; else nothing."""
+    def evaluates_alone(self) -> bool:
+        """Whether a pretrained network is evaluated as it is, on rows of the user's, without any to train on."""
         task = self._task
         function = self.trainer.state.fn if self.trainer is not None else None
         rows = {"validate": self.validation, "test": self.test}.get(function or "")
         default = next(one.default_factory for one in fields(self) if one.name == "train")
-        if not rows or not getattr(task, "labelled", False) or task.link is not None or not task.backbone:
-            return {}
-        return backbone_head(task.backbone) if callable(default) and self.train == default() else {}
+        fresh = task is not None and task.link is None and bool(task.backbone)
+        return fresh and bool(rows) and callable(default) and self.train == default()
+
+    def evaluated_head(self) -> dict[str, Any]:
+        """The labels and problem type of a pretrained head that is evaluated alone; nothing if it isn't."""
+        task: Any = self._task
+        return backbone_head(task.backbone) if self.evaluates_alone() and getattr(task, "labelled", False) else {}
 
     def example_ids(self, store: ExampleStore, numbers: Sequence[int]) -> list[str]:
         """What evaluated examples of a store are known by: the rows' own ids, if all differ, else the numbers."""
@@ -152,9 +161,11 @@ class ExampleData(TaskData, ABC):
         return list(map(str, ids))
 
     def settings(self) -> CorpusSettings:
-        """All that the tokens depend on; rows to evaluate a head on stand for training rows."""
+        """All that the tokens depend on; rows that a pretrained network is evaluated on stand for training rows."""
         settings = replace(super().settings(), fields=self.fields)
-        return replace(settings, train=(), validation_share=0.0) if self.evaluated_head() else settings
+        labelled = getattr(self._task, "labelled", False)
+        alone = bool(self.evaluated_head()) if labelled else self.evaluates_alone()
+        return replace(settings, train=(), validation_share=0.0) if alone else settings
 
     def open_corpus(self) -> Corpus:
         """Opens the stores of examples; makes first what the cache doesn't have."""
@@ -175,9 +186,10 @@ class ExampleData(TaskData, ABC):
             store = getattr(self.corpus, split)
             if isinstance(store, ExampleStore):
                 self._say_what_is_cut(split, store)
-        if stage == "fit":
-            for flag, count in self.corpus.provenance["blank"].items():
+        for flag in flags_of(stage):
+            if count := self.corpus.provenance["blank"].get(flag):
                 say(f"{flag}: {count:,} blank rows are left out")
+        if stage == "fit":
             shared = {name: count for name, count in self.corpus.provenance["duplicates"].items() if count}
             if shared:
                 say("rows whose text occurs before: " + ", ".join(f"{n:,} {name}" for name, n in shared.items()))

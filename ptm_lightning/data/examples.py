@@ -266,9 +266,10 @@ def held_out(hashes: Hashes, strata: Hashes, shares: tuple[float, float]) -> Int
         shares: Of validation and test.
 
     Returns:
-        (n,) 0 training, 1 validation, 2 test. Equal rows of a stratum are together. What a stratum is too small to give
-        is made good by the next ones, so that the sizes are those of the shares. Where rows are so few that no stratum
-        gives one, the rows with the smallest hash are taken whatever their stratum.
+        (n,) 0 training, 1 validation, 2 test. Equal rows of a stratum are together, and each stratum keeps some for
+        training. What one is too small to give is made good by the next ones, so that the sizes are those of the
+        shares. Where rows are so few that no stratum gives one, the rows with the smallest hash are taken whatever
+        their stratum.
     """
     split = np.zeros(len(hashes), dtype=np.int64)
     seen, held = 0, np.zeros(3, dtype=np.int64)
@@ -276,8 +277,8 @@ def held_out(hashes: Hashes, strata: Hashes, shares: tuple[float, float]) -> Int
     begins = np.flatnonzero(np.diff(strata[order], prepend=strata[order][:1] + np.uint64(1)))
     for group in np.split(order, begins[1:]):
         seen += len(group)
-        first = min(len(group), max(0, round(shares[0] * seen) - int(held[1])))
-        second = min(len(group), max(first, round(sum(shares) * seen) - int(held[1:].sum())))
+        first = min(len(group) - 1, max(0, round(shares[0] * seen) - int(held[1])))
+        second = min(len(group) - 1, max(first, round(sum(shares) * seen) - int(held[1:].sum())))
         split[_through_equals(hashes, group, first, second)] = 2
         split[_through_equals(hashes, group, 0, first)] = 1
         held += np.bincount(split[group], minlength=3)
@@ -290,10 +291,10 @@ def held_out(hashes: Hashes, strata: Hashes, shares: tuple[float, float]) -> Int
 
 
 def _through_equals(hashes: Hashes, group: Ints, begin: int, end: int) -> Ints:
-    """group[begin:end], but rows that equal each other all stand where the first of them does."""
+    """group[begin:end], but rows that equal each other all stand where the first of them does; none if that is all."""
     values = hashes[group]
     while 0 < begin < len(group) and values[begin] == values[begin - 1]:
         begin += 1
     while 0 < end < len(group) and values[end] == values[end - 1]:
         end += 1
-    return group[begin : max(begin, end)]
+    return group[begin:end] if begin < end < len(group) else group[:0]

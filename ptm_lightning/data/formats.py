@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
@@ -106,7 +107,7 @@ def _conll(path: Path, where: str) -> Placed:
     """Sentences divided by blank lines, a token a line; the first column is the token, the last its tag."""
     start, held = 1, list[list[str]]()
     for number, line in enumerate(chain(_lines(path, where), [b""]), 1):
-        columns = _decode(line, number, where).split()
+        columns = re.findall(r"[^ \t\r\n]+", _decode(line, number, where))  # other white space is a token's
         if columns and columns[0] != "-DOCSTART-":
             start = start if held else number
             held.append(columns)

@@ -133,10 +133,9 @@ class Labels:
         return [_name(value, where)]
 
     def stratum(self, value: Any) -> int:
-        """A number that is equal for equal labels, so that each is held out in its share; 0 for numbers."""
-        if self.problem_type == "regression":
-            return 0
-        return number("\0".join(sorted(self.names_of(value, ""))).encode("utf-8", "replace"))
+        """A number that is equal for equal labels, the first of several, so that each is held out in its share."""
+        names = [] if self.problem_type == "regression" else self.names_of(value, "")
+        return number(min(names).encode("utf-8", "replace")) if names else 0
 
     def targets(self, values: Iterable[Any]) -> Iterator[Target]:
         """What the network is taught: an id, a 0 or 1 for each name, or a number."""

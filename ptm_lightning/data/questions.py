@@ -5,6 +5,7 @@ Shapes: w windows of T places.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -202,3 +203,20 @@ def null_token(template: Template, cls_id: int | None) -> tuple[int, int]:
     if not places:
         raise UserError("--data.tokenizer: puts no special token around a text, and one must stand for 'no answer'")
     return next(((field, nth) for field, nth in places if template.special[field][nth] == cls_id), places[0])
+
+
+def flat_fields(tokenizer: Tokenizer, rows: Sequence[Row]) -> tuple[Ints, Ints, Ints]:
+    """The tokens of rows one after the other, their fields in order.
+
+    Returns:
+        (n,) ids; (rows, fields) how many tokens each has; (n, 2) the characters of each in its field.
+    """
+    fields = list(zip(*encoded_fields(tokenizer, rows), strict=True))
+    lengths = np.array([[len(one.ids) for one in row] for row in fields])
+    ids = np.fromiter(chain.from_iterable(one.ids for row in fields for one in row), np.int64)
+    spans = (
+        trimmed(one.offsets, row[name])
+        for row, both in zip(rows, fields, strict=True)
+        for name, one in zip(FIELDS, both, strict=True)
+    )
+    return ids, lengths, np.array(list(chain.from_iterable(spans)), dtype=np.int64).reshape(-1, 2)

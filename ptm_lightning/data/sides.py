@@ -35,7 +35,7 @@ class Sides:
     known: Sequence[str] = ()
 
     def __init__(self, fields: tuple[str, ...], prefix: str, lead: str) -> None:
-        self.fields = self.together = fields
+        self.fields, self.together = fields, fields[:1]
         self.prefix, self.lead = prefix, lead
         self.key = ["sides", prefix, lead]
         self.incomplete: dict[str, int] = {}

@@ -11,7 +11,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from ptm_lightning.data.answering import PREDICT_ROWS, pad_of, prompt_room
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.example_data import CALLED, ExampleData, Split, field_lengths
+from ptm_lightning.data.example_data import CALLED, ExampleData, Split, field_lengths, flags_of
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.predict import Text, predict_texts
@@ -58,12 +58,19 @@ class TargetTextData(ExampleData, ABC):
             known = self.known_side().get("max_length", self.max_target_length)
             self.max_target_length = min(self.max_target_length, known)
         super().setup(stage)
-        if stage == "fit":
-            for flag, count in self.corpus.provenance.get("incomplete", {}).items():
+        for flag in flags_of(stage):
+            if count := self.corpus.provenance.get("incomplete", {}).get(flag):
                 say(f"{flag}: {count:,} rows are left out, for {' or '.join(self.fields)} is empty in them")
-            if self.causal and (after := frame(self.hf_tokenizer)[1]):
-                put = " ".join(self.hf_tokenizer.convert_ids_to_tokens(after))
-                say(f"--data.tokenizer: it puts {put} behind a text, which nothing can follow; here it is left out")
+        if stage == "fit" and self.causal and (after := frame(self.hf_tokenizer)[1]):
+            put = " ".join(self.hf_tokenizer.convert_ids_to_tokens(after))
+            say(f"--data.tokenizer: it puts {put} behind a text, which nothing can follow; here it is left out")
+        task = self._task
+        fresh = task is not None and task.link is None and task.backbone
+        if fresh and self.prefix is None and (others := other_purposes(task.backbone, self.purpose)):
+            say(
+                f"--model.backbone {task.backbone}: has a prefix for {', '.join(others)}, but none for {self.purpose}; "
+                "none is put before a source unless you give --data.prefix"
+            )
 
     def reader(self) -> Sides:
         """Rows of two texts."""
@@ -191,6 +198,19 @@ class TargetTextData(ExampleData, ABC):
             if cut:
                 of = f"{cut:,} of {len(store):,} {CALLED[split]} {what} ({cut / len(store):.1%})"
                 say(f"--data.{name} {length}: cuts {of}")
+
+
+def other_purposes(name: str, purpose: str) -> list[str]:
+    """What a pretrained network has prefixes for, of the kind of a purpose that it has none for.
+
+    Args:
+        name: A folder or hub name.
+        purpose: Such as translation_en_to_es.
+    """
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    known = getattr(config, "task_specific_params", None) or {}
+    kind = purpose.partition("_")[0]
+    return [] if purpose in known else [other for other in known if other.startswith(f"{kind}_")]
 
 
 def backbone_side(name: str, purpose: str) -> dict[str, Any]:

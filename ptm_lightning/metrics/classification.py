@@ -6,11 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional import pearson_corrcoef, spearman_corrcoef
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    multiclass_calibration_error,
-    multiclass_matthews_corrcoef,
-)
+from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
 BINS = 15
 """Of the calibration error. Guo et al., 2017, https://arxiv.org/abs/1706.04599"""
@@ -30,7 +26,7 @@ def classification_scores(probabilities: Tensor, labels: Tensor) -> dict[str, fl
     count = probabilities.shape[1]
     matrix = confusion_matrix(probabilities.argmax(dim=-1), labels, count)
     scores = _averages(matrix.diagonal(), matrix.sum(dim=0), matrix.sum(dim=1))
-    scores["mcc"] = float(multiclass_matthews_corrcoef(probabilities.argmax(dim=-1), labels, count))
+    scores["mcc"] = matthews_correlation(matrix)
     scores["calibration_error"] = float(multiclass_calibration_error(probabilities, labels, count, n_bins=BINS))
     return scores | _auroc(probabilities, functional.one_hot(labels, count))
 
@@ -93,6 +89,21 @@ def regression_scores(predictions: Tensor, values: Tensor) -> dict[str, float]:
 def confusion_matrix(predicted: Tensor, labels: Tensor, count: int) -> Tensor:
     """(L, L): how often the label of a row was predicted as that of a column."""
     return torch.bincount(labels * count + predicted, minlength=count * count).view(count, count)
+
+
+def matthews_correlation(matrix: Tensor) -> float:
+    """Matthews' correlation coefficient of any number of labels; 0 where either side has but one label.
+
+    Args:
+        matrix: (L, L) a `confusion_matrix`.
+
+    References:
+        Gorodkin, 2004, https://doi.org/10.1016/j.compbiolchem.2004.09.006
+    """
+    matrix = matrix.double()
+    right, total, predicted, true = matrix.diagonal().sum(), matrix.sum(), matrix.sum(dim=0), matrix.sum(dim=1)
+    spread = ((total**2 - predicted @ predicted) * (total**2 - true @ true)).sqrt()
+    return float((right * total - predicted @ true) / spread) if spread > 0 else 0.0
 
 
 def majority_scores(labels: Tensor, majority: int, count: int) -> dict[str, float]:

@@ -73,7 +73,17 @@ def test_rare_strata_give_their_share_together():
     order = np.random.default_rng(0).permutation(750)
     assert (held_out(hashes[order], strata[order], (0.1, 0.1)) == split[order]).all()
     alone = np.arange(750, dtype=np.uint64)
-    assert np.bincount(held_out(hashes, alone, (0.1, 0.2))).tolist() == [525, 75, 150]
+    assert np.bincount(held_out(hashes, alone, (0.1, 0.2))).tolist() == [748, 1, 1]
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("rare", range(40))
+def test_each_stratum_keeps_a_row_for_training(rare: int, copies: int):
+    hashes = np.array([number(str(i).encode()) for i in range(14)] + copies * [rare << 58], dtype=np.uint64)
+    strata = np.array(14 * [1 << 32] + copies * [(2 * rare + 1) << 30], dtype=np.uint64)
+    split = held_out(hashes, strata, (0.1, 0.1))
+    assert (split[14:] == 0).all()
+    assert set(split.tolist()) == {0, 1, 2}
 
 
 def test_rows_are_held_out_together_with_their_copies_however_few_they_are():

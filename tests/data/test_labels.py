@@ -93,5 +93,5 @@ def test_a_row_without_a_label_is_refused():
 def test_strata_tell_names_apart_and_numbers_not():
     names, several, numbers = seen("a"), seen(["a"]), seen(0.5)
     assert names.stratum("a") == names.stratum("a") != names.stratum("b")
-    assert several.stratum(["a", "b"]) == several.stratum(["b", "a"]) != several.stratum(["a"])
+    assert several.stratum(["a", "b"]) == several.stratum(["b", "a"]) != several.stratum(["b"])
     assert numbers.stratum(0.5) == numbers.stratum(2) == numbers.stratum("2.5")

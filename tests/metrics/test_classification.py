@@ -30,6 +30,9 @@ CASES = {
     "rare labels": drawn(60, 12, 2, skew=True),
     "one example": drawn(1, 3, 3),
     "one label": (drawn(20, 3, 4)[0], torch.zeros(20, dtype=torch.long)),
+    "two labels, one true": (drawn(20, 2, 5)[0], torch.ones(20, dtype=torch.long)),
+    "two labels, one predicted": (torch.tensor([[0.9, 0.1]] * 10), torch.tensor([0] * 9 + [1])),
+    "two labels, one true and predicted": (torch.tensor([[0.9, 0.1]] * 10), torch.zeros(10, dtype=torch.long)),
     "ties": (torch.full((30, 3), 1 / 3), torch.arange(30) % 3),
 }
 

@@ -237,6 +237,29 @@ def test_doubt_above_the_threshold_gives_no_answer(tmp_path: Path) -> None:
         assert one["score"] == pytest.approx(one["answers"][0]["score"]) or one["prediction"] == ""
 
 
+def test_a_pretrained_model_without_a_threshold_takes_0(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    task, data = fitted(tmp_path, max_steps=2)
+    task.keep(no_answer_threshold=None)
+    task.network.save_pretrained(tmp_path / "model")
+    data.hf_tokenizer.save_pretrained(tmp_path / "model")
+    rows = [example(number) for number in range(9)] + [example(9) | {"answers": NONE}]
+    found = {}
+    for threshold in (None, 0.0):
+        alone = QuestionAnswering(backbone=str(tmp_path / "model"), no_answer_threshold=threshold)
+        source = write(tmp_path / "test.jsonl", rows)
+        (found[threshold],) = trainer(tmp_path).test(
+            alone, QuestionAnsweringData(test=[source], max_length=32, stride=7), verbose=False
+        )
+        assert alone.threshold == 0
+    assert found[None] == found[0.0]
+    assert caplog.text.count("and some questions have no answer: 0 is used") == 1
+
+
+def test_a_threshold_that_is_given_is_the_exported_one(tmp_path: Path) -> None:
+    task, _ = fitted(tmp_path, max_steps=2, task={"no_answer_threshold": 2.5})
+    assert task.network.config.no_answer_threshold == 2.5
+
+
 @pytest.mark.parametrize("rows", [10, 12])
 def test_few_rows_train(tmp_path: Path, rows: int) -> None:
     task, data = fitted(tmp_path, [example(number) for number in range(rows)], max_steps=2)

@@ -14,6 +14,7 @@ from transformers import pipeline
 
 from ptm_lightning.__main__ import main
 from ptm_lightning.data.answers import Span
+from ptm_lightning.data.formats import read_file
 from ptm_lightning.data.tagged import word_spans, words_begun
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
@@ -187,6 +188,13 @@ def test_conll_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["predict", "--run_dir=run", "--data.predict=train.conll", "--output=out.jsonl"]) == 0
     found = [json.loads(line)["text"] for line in Path("out.jsonl").read_text().splitlines()]
     assert found == [" ".join(row["tokens"]) for row in sentences(40)]
+
+
+def test_white_space_that_divides_no_columns_is_a_token(tmp_path: Path) -> None:
+    path = tmp_path / "train.conll"
+    path.write_text("Er B-PER\n\u00a0 O\n1\u00a0000\tB-NUM\r\n\n", encoding="utf-8")
+    (row,) = (row for _, row in read_file(path, "--data.train", "line"))
+    assert row == {"tokens": ["Er", "\u00a0", "1\u00a0000"], "tags": ["B-PER", "O", "B-NUM"]}
 
 
 def test_tags_that_mark_nothing_have_an_accuracy(tmp_path: Path) -> None:

@@ -169,6 +169,62 @@ def test_a_pretrained_t5_gets_its_own_wording(pairs: Path, tmp_path: Path):
     assert found[0]["prediction"] == task.answers(prompts(asked))[0]
 
 
+def test_a_pretrained_t5_without_the_pairs_wording_is_said(
+    pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    task, data = prepared(pairs, {"architecture": "t5"})
+    task.network.config.task_specific_params = {"translation_en_to_de": {"prefix": "translate English to German: "}}
+    task.network.save_pretrained(tmp_path / "model")
+    data.hf_tokenizer.save_pretrained(tmp_path / "model")
+    rows = write(tmp_path / "es.jsonl", [{"en": document(i), "es": document(i).upper()} for i in range(60)])
+    caplog.clear()
+    for prefix, count in ((None, 1), ("to Spanish: ", 0)):
+        _, again = prepared(rows, {"backbone": str(tmp_path / "model")}, target_language="es", prefix=prefix)
+        assert again.used_prefix() == (prefix or "")
+        message = "has a prefix for translation_en_to_de, but none for translation_en_to_es; none is put before"
+        assert caplog.text.count(message) == count
+        caplog.clear()
+
+
+def test_a_decoder_begins_as_its_config_says(pairs: Path, tmp_path: Path):
+    task, data = prepared(pairs, {"architecture": "t5"})
+    begin = data.hf_tokenizer.convert_tokens_to_ids("cat") or 7
+    task.network.config.decoder_start_token_id = begin
+    task.network.generation_config.decoder_start_token_id = None
+    task.network.save_pretrained(tmp_path / "model")
+    data.hf_tokenizer.save_pretrained(tmp_path / "model")
+    again, _ = prepared(pairs, {"backbone": str(tmp_path / "model")})
+    assert again.network.config.decoder_start_token_id == begin
+    assert again.network.generation_config.decoder_start_token_id == begin
+
+
+def test_a_pretrained_network_is_evaluated_on_rows_alone(pairs: Path, tmp_path: Path):
+    task, data = prepared(pairs, steps=1)
+    task.network.save_pretrained(tmp_path / "model")
+    data.hf_tokenizer.save_pretrained(tmp_path / "model")
+    rows = write(tmp_path / "fr.jsonl", [{"fr": document(i), "es": document(i).upper()} for i in range(9)])
+    alone = Translation(backbone=str(tmp_path / "model"), max_new_tokens=12)
+    source = TranslationData(test=[str(rows)], source_language="fr", target_language="es", max_length=128)
+    (scores,) = Trainer(**QUIET).test(alone, source, verbose=False)
+    assert {"test/bleu", "test/chrf", "test/ter_copy"} <= scores.keys()
+
+
+def test_translations_of_one_text_stay_together(tmp_path: Path):
+    rows = [{"en": document(i % 20), "de": document(i).upper()} for i in range(100)]
+    _, data = prepared(write(tmp_path / "rows.jsonl", rows))
+    splits = (data.corpus.train, data.corpus.validation, data.corpus.test)
+    sources = [{row["en"] for row in store.rows(range(len(store)))} for store in splits]
+    assert sum(map(len, sources)) == len(set.union(*sources))
+
+
+def test_incomplete_rows_are_said_at_every_stage(pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    task, data = prepared(pairs)
+    rows = write(tmp_path / "test.jsonl", [{"en": "a cat", "de": "" if i % 3 else "EINE"} for i in range(9)])
+    caplog.clear()
+    task.trainer.test(task, TranslationData(train=data.train, test=[str(rows)], max_length=128), verbose=False)
+    assert "--data.test: 6 rows are left out, for en or de is empty in them" in caplog.text
+
+
 def test_both_shapes_of_pairs_and_named_columns_give_the_same_rows(pairs: Path, tmp_path: Path):
     flat = [json.loads(line) for line in pairs.read_text().splitlines()]
     nested = write(tmp_path / "nested.jsonl", [{"id": i, "translation": row} for i, row in enumerate(flat)])
