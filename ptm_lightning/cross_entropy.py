@@ -34,7 +34,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         """The sum; kept are each row's largest logit and its chance, apart, for their sum would lose digits."""
         losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
         largest = torch.empty_like(losses)
-        for part in _stretches(logits):
+        for part in stretches(logits):
             log_chances = torch.log_softmax(logits[part], dim=-1, dtype=torch.float32)
             losses[part] = -log_chances.gather(1, targets[part, None])[:, 0]
             largest[part] = log_chances.amax(dim=-1)
@@ -47,7 +47,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         """The chances, less 1 at the targets."""
         logits, targets, top, log_chance = ctx.saved_tensors
         gradient = torch.empty_like(logits)
-        for part in _stretches(logits):
+        for part in stretches(logits):
             in_place = gradient[part] if gradient.dtype == torch.float32 else None
             chances = torch.sub(logits[part], top[part, None], out=in_place).add_(log_chance[part, None]).exp_()
             chances.scatter_add_(1, targets[part, None], chances.new_full((len(chances), 1), -1.0)).mul_(outer)
@@ -56,7 +56,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
         return gradient, None
 
 
-def _stretches(logits: Tensor) -> list[slice]:
+def stretches(logits: Tensor) -> list[slice]:
+    """Rows of logits (N, vocabulary) that are worked on together."""
     rows, vocabulary = logits.shape
     step = max(1, (CPU_STRETCH if logits.device.type == "cpu" else STRETCH) // vocabulary)
     return [slice(begin, begin + step) for begin in range(0, rows, step)]

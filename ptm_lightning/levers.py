@@ -1,4 +1,7 @@
-"""What makes training on a CPU faster and leaves its result the same but for rounding; each can be switched off."""
+"""What makes training on a CPU faster and computes the same but for rounding; each can be switched off.
+
+With dropout a run differs by which elements are drawn.
+"""
 
 from collections.abc import Collection
 

@@ -22,7 +22,8 @@ IRRELEVANT = ("num_workers", "cache_dir")
 def command_of(task: Task, data: TaskData, precision: str, weights: str) -> dict[str, Any]:
     """All that predictions depend on, as plain values by dotted names; the model's files by their size and time.
 
-    What is predicted for isn't among it, for `Done` has a digest: a row may be mended that comes later.
+    Of the texts only the names are among it: `Done` has a digest of those that there are predictions for, so that a
+    later one may be mended.
 
     Args:
         task: With its arguments.

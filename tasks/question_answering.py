@@ -191,15 +191,12 @@ class QuestionAnswering(FineTuning):
         )
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
-        """Exact match and F1; while training, the threshold of no answer is set to what is best for them.
-
-        A pretrained model that comes without one takes 0, as SQuAD 2's models are evaluated.
-        """
+        """Exact match and F1; the threshold of no answer becomes the best in training, and 0 where none is known."""
         answered = list(by_question(records).values())
-        if self.no_answer_threshold is None and self.trainer.state.fn == "fit":
-            self.keep(**{THRESHOLD: best_threshold(answered, self.f1_units)})
-        elif self.no_answer_threshold is not None:
+        if self.no_answer_threshold is not None:
             self.keep(**{THRESHOLD: self.no_answer_threshold})
+        elif self.trainer.state.fn == "fit":
+            self.keep(**{THRESHOLD: best_threshold(answered, self.f1_units)})
         elif self.threshold is None and not all(question.right for question in answered):
             say(
                 "--model.no_answer_threshold: the model comes without one, and some questions have no answer: 0 is used"

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ptm_lightning.cross_entropy import summed_cross_entropy
+from ptm_lightning.cross_entropy import stretches, summed_cross_entropy
 from ptm_lightning.data.batch import CHANCE_BITS, Batch
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.masked import MaskCollate
@@ -30,8 +30,6 @@ from ptm_lightning.terms import Auroc, Ratio, Term, Terms
 from .masked_lm import MaskedLMData
 
 HEAD_WIDTH = 64
-STRETCH = 2**18
-"""Logits that tokens are drawn from at a time."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,9 @@ def sample_tokens(logits: Tensor, chances: Tensor, temperature: float) -> Tensor
     Returns:
         (N,) token ids, without gradient.
     """
-    rows = max(1, STRETCH // logits.shape[-1])
-    stretches = zip(torch.split(logits.detach(), rows), torch.split(chances, rows), strict=True)
-    drawn = torch.cat([_sample(some.float() / temperature, numbers) for some, numbers in stretches])
+    logits = logits.detach()
+    parts = [_sample(logits[part].float() / temperature, chances[part]) for part in stretches(logits)]
+    drawn = torch.cat([chances[:0], *parts])
     return drawn.clamp(max=logits.shape[-1] - 1)  # a network that has diverged has no distribution
 
 

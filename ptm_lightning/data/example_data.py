@@ -140,14 +140,18 @@ class ExampleData(TaskData, ABC):
             return list(head["labels"]), []
         return [], backbone_labels(task.backbone) if task.backbone else []
 
+    @property
+    def new_backbone(self) -> str | None:
+        """The pretrained network of a task that hasn't met any data of ours."""
+        task = self._task
+        return task.backbone if task is not None and task.link is None else None
+
     def evaluates_alone(self) -> bool:
         """Whether a pretrained network is evaluated as it is, on rows of the user's, without any to train on."""
-        task = self._task
         function = self.trainer.state.fn if self.trainer is not None else None
         rows = {"validate": self.validation, "test": self.test}.get(function or "")
         default = next(one.default_factory for one in fields(self) if one.name == "train")
-        fresh = task is not None and task.link is None and bool(task.backbone)
-        return fresh and bool(rows) and callable(default) and self.train == default()
+        return bool(self.new_backbone and rows) and callable(default) and self.train == default()
 
     def evaluated_head(self) -> dict[str, Any]:
         """The labels and problem type of a pretrained head that is evaluated alone; nothing if it isn't."""

@@ -266,10 +266,8 @@ def held_out(hashes: Hashes, strata: Hashes, shares: tuple[float, float]) -> Int
         shares: Of validation and test.
 
     Returns:
-        (n,) 0 training, 1 validation, 2 test. Equal rows of a stratum are together, and each stratum keeps some for
-        training. What one is too small to give is made good by the next ones, so that the sizes are those of the
-        shares. Where rows are so few that no stratum gives one, the rows with the smallest hash are taken whatever
-        their stratum.
+        (n,) 0 training, 1 validation, 2 test. Equal rows of a stratum are together, and each keeps some for training.
+        What one is too small to give the next ones make good; if none does, the rows with the smallest hash are taken.
     """
     split = np.zeros(len(hashes), dtype=np.int64)
     seen, held = 0, np.zeros(3, dtype=np.int64)
@@ -285,6 +283,8 @@ def held_out(hashes: Hashes, strata: Hashes, shares: tuple[float, float]) -> Int
     for number_, share in enumerate(shares, 1):
         rest = np.flatnonzero(split == 0)
         if share and len(rest) and not (split == number_).any():
+            _, which, rows = np.unique(strata[rest], return_inverse=True, return_counts=True)
+            rest = rest[(rows[which] > 1) | (rows.max() == 1)]
             smallest = rest[hashes[rest] == hashes[rest].min()]
             split[smallest if len(smallest) < len(rest) else rest[:0]] = number_
     return split

@@ -64,11 +64,10 @@ class TargetTextData(ExampleData, ABC):
         if stage == "fit" and self.causal and (after := frame(self.hf_tokenizer)[1]):
             put = " ".join(self.hf_tokenizer.convert_ids_to_tokens(after))
             say(f"--data.tokenizer: it puts {put} behind a text, which nothing can follow; here it is left out")
-        task = self._task
-        fresh = task is not None and task.link is None and task.backbone
-        if fresh and self.prefix is None and (others := other_purposes(task.backbone, self.purpose)):
+        backbone = self.new_backbone if self.prefix is None else None
+        if backbone and (others := other_purposes(backbone, self.purpose)):
             say(
-                f"--model.backbone {task.backbone}: has a prefix for {', '.join(others)}, but none for {self.purpose}; "
+                f"--model.backbone {backbone}: has a prefix for {', '.join(others)}, but none for {self.purpose}; "
                 "none is put before a source unless you give --data.prefix"
             )
 

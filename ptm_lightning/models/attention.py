@@ -3,6 +3,8 @@
 torch's has no fused kernel with dropout there, and none whose backward pass is fast without.
 """
 
+import inspect
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,9 +17,16 @@ from transformers.masking_utils import sdpa_mask
 from ptm_lightning.models.dropout import draw_kept, dropped_share, keep_some
 
 ATTENTION = "ptm_sdpa"
-"""The name to ask transformers for; as "sdpa" is in it, classes without choice of an attention refuse it."""
+"""The name to ask transformers for, where the architecture `lets_choose`."""
 LONGEST = 1024
 """Keys; beyond them torch's attention without dropout is used, for it keeps nothing of the size of rows by keys."""
+
+
+@cache
+def lets_choose(model_class: type[nn.Module]) -> bool:
+    """Whether an architecture finds its attention by any name; the code of some compares the name with "sdpa"."""
+    source = inspect.getsource(inspect.getmodule(model_class) or model_class)
+    return "ALL_ATTENTION_FUNCTIONS" in source and '"sdpa"' not in source
 
 
 def attention(
@@ -40,7 +49,7 @@ def attention(
         module: The layer's attention.
         query: (B, H, T, D)
         key: (B, H or fewer, S, D)
-        value: (B, H or fewer, S, D)
+        value: (B, H or fewer, S, E)
         attention_mask: bool, true where a query may look, or to be added to the scores; of a shape that expands to
             (B, H, T, S).
         dropout: Share of the attention that is dropped.
@@ -50,7 +59,7 @@ def attention(
         others: What transformers passes on to any attention.
 
     Returns:
-        (B, T, H, D), and None in the place of the weights.
+        (B, T, H, E), and None in the place of the weights.
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     length, keys = query.shape[2], key.shape[2]
@@ -98,8 +107,8 @@ class _Attention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, dropout: float
     ) -> Tensor:
         """The softmax stays until the backward pass, and which of it is dropped, a byte each."""
-        rows, heads, length, width = query.shape
-        query, key, value = (each.reshape(rows * heads, -1, width) for each in (query, key, value))
+        rows, heads = query.shape[:2]
+        query, key, value = (each.reshape(rows * heads, *each.shape[2:]) for each in (query, key, value))
         scores = torch.baddbmm(query.new_empty(()), query, key.mT, beta=0, alpha=scale)
         if bias is not None:
             torch.unflatten(scores, 0, (rows, heads)).add_(bias)
@@ -108,7 +117,7 @@ class _Attention(torch.autograd.Function):
         seen = chances if kept is None else keep_some(chances, kept, dropout, out=scores)
         ctx.save_for_backward(query, key, value, chances, kept)
         ctx.settings = (rows, heads, scale, dropout, None if bias is None else bias.shape)
-        return (seen @ value).view(rows, heads, length, width).transpose(1, 2).contiguous()
+        return torch.unflatten(seen @ value, 0, (rows, heads)).transpose(1, 2).contiguous()
 
     @staticmethod
     @once_differentiable

@@ -15,7 +15,7 @@ from transformers.initialization import no_init_weights
 
 from ptm_lightning.errors import UserError
 from ptm_lightning.levers import is_on
-from ptm_lightning.models.attention import ATTENTION
+from ptm_lightning.models.attention import ATTENTION, lets_choose
 from ptm_lightning.models.config import build_config, first_line, position_offset
 from ptm_lightning.models.dropout import use_fast_dropout
 from ptm_lightning.models.head import HeadLabels, label_names, renew_head
@@ -128,7 +128,7 @@ def load_network(auto_class: str, name: str, seed: int = 0, labels: HeadLabels |
                     output_loading_info=True,
                 )
 
-            network, report = _seeded(load, seed)
+            network, report = _seeded(load, seed, _attention(model_class, config))
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -202,19 +202,24 @@ def _from_config(auto_class: str, config: PreTrainedConfig, seed: int) -> PreTra
         return model_class.from_config(config, attn_implementation=attention, dtype=torch.float32, **options)
 
     try:
-        network: PreTrainedModel = _seeded(build, seed)
+        network: PreTrainedModel = _seeded(build, seed, _attention(model_class, config))
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--model.overrides for {config.model_type}: {first_line(error)}") from error
     use_fast_dropout(network)
     return network
 
 
-def _seeded(make: Callable[[str], Any], seed: int) -> Any:
-    """What `make` returns, drawn from the seed on the CPU, with our attention where the architecture has a choice."""
+def _attention(auto_class: Any, config: PreTrainedConfig) -> str:
+    """The attention to ask for."""
+    return ATTENTION if is_on("attention") and lets_choose(auto_class._model_mapping[type(config)]) else "sdpa"
+
+
+def _seeded(make: Callable[[str], Any], seed: int, attention: str) -> Any:
+    """What `make` returns, drawn from the seed on the CPU, with that attention if the architecture has it."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         try:
             torch.default_generator.manual_seed(seed)
-            return make(ATTENTION if is_on("attention") else "sdpa")
+            return make(attention)
         except ValueError:
             torch.default_generator.manual_seed(seed)
             return make("eager")

@@ -76,6 +76,11 @@ def test_rare_strata_give_their_share_together():
     assert np.bincount(held_out(hashes, alone, (0.1, 0.2))).tolist() == [748, 1, 1]
 
 
+def test_a_few_rows_are_held_out_from_a_stratum_of_several():
+    hashes, strata = np.array([10, 11, 12, 13, 1], np.uint64), np.array([1, 1, 1, 1, 2], np.uint64)
+    assert held_out(hashes, strata, (0.1, 0.1)).tolist() == [2, 1, 0, 0, 0]
+
+
 @pytest.mark.parametrize("copies", [1, 2])
 @pytest.mark.parametrize("rare", range(40))
 def test_each_stratum_keeps_a_row_for_training(rare: int, copies: int):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import CONFIG_MAPPING
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ptm_lightning.models import attention as attention_module
@@ -130,6 +131,27 @@ def test_shared_keys():
     gradients = [torch.autograd.grad(result.sin().sum(), inputs) for result in results]
     for gradient, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(gradient, expected)
+
+
+def test_values_of_another_width():
+    query, key, value = factors()
+    value = value[..., :3].detach().requires_grad_()
+    results = [f(layer(), query, key, value, None)[0] for f in (attention, sdpa_attention_forward)]
+    torch.testing.assert_close(*results)
+    gradients = [torch.autograd.grad(result.sin().sum(), (query, key, value)) for result in results]
+    for gradient, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("architecture", ["falcon", "xlnet"])
+def test_an_architecture_that_finds_its_attention_otherwise_keeps_its_own(architecture: str):
+    sizes = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2}
+    config = CONFIG_MAPPING[architecture](
+        vocab_size=50, **(sizes if architecture == "falcon" else {"d_model": 16, "n_head": 2})
+    )
+    network: Any = build_network("AutoModelForCausalLM", config, seed=0)
+    assert network.config._attn_implementation == ("sdpa" if architecture == "falcon" else "eager")
+    assert network(torch.tensor([[5, 6, 7]])).logits.isfinite().all()
 
 
 def test_dropout_is_the_formula():
