@@ -12,12 +12,14 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.limits import steps_of_run
 
 
-def fit(folder: Path, corpus: Path, **settings: Any) -> None:
+def fit(folder: Path, corpus: Path, **settings: Any) -> Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     limits = {"enable_checkpointing": False, "max_steps": 2, "default_root_dir": folder, "limit_val_batches": 0}
     task = MaskedLM(overrides={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2})
     data = MaskedLMData(train=[str(corpus)], vocab_size=600, max_length=32, batch_tokens=256, validation_share=0.1)
-    Trainer(**(quiet | limits | settings)).fit(task, data)
+    trainer = Trainer(**(quiet | limits | settings))
+    trainer.fit(task, data)
+    return trainer
 
 
 @pytest.mark.parametrize(
@@ -82,4 +84,5 @@ def test_a_run_is_as_long_as_the_first_of_its_limits(limits: dict[str, int], tot
 
 
 def test_what_keeps_to_the_plan_is_taken(corpus: Path, tmp_path: Path):
-    fit(tmp_path, corpus, limit_train_batches=4, accumulate_grad_batches=2, max_steps=-1, max_epochs=2)
+    trainer = fit(tmp_path, corpus, limit_train_batches=4, accumulate_grad_batches=2, max_steps=-1, max_epochs=2)
+    assert trainer.global_step == 4

@@ -206,18 +206,22 @@ def other_purposes(name: str, purpose: str) -> list[str]:
         name: A folder or hub name.
         purpose: Such as translation_en_to_es.
     """
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    known = getattr(config, "task_specific_params", None) or {}
+    known = _params_by_purpose(name)
     kind = purpose.partition("_")[0]
     return [] if purpose in known else [other for other in known if other.startswith(f"{kind}_")]
 
 
 def backbone_side(name: str, purpose: str) -> dict[str, Any]:
     """What a pretrained network, a folder or a hub name, was trained to find around a source, in a link's words."""
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    known = (getattr(config, "task_specific_params", None) or {}).get(purpose, {})
+    known = _params_by_purpose(name).get(purpose, {})
     words = {"prefix": "prefix", "separator": "separator", "max_new_tokens": "max_length"}
     return {ours: known[theirs] for theirs, ours in words.items() if theirs in known}
+
+
+def _params_by_purpose(name: str) -> dict[str, Any]:
+    """What a pretrained T5's config says of each of its tasks; nothing of other networks."""
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    return getattr(config, "task_specific_params", None) or {}
 
 
 def target_frame(tokenizer: PreTrainedTokenizerFast) -> Frame:
