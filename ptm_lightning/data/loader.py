@@ -5,15 +5,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import Strategy
 from torch.utils.data import DataLoader, Dataset
 
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.plan import Plan, StepPlan
+from ptm_lightning.data.prefetch import prefetched
 
 Key = tuple[int, ...]
 WORKER_TIMEOUT_SECONDS = 600
@@ -51,6 +53,21 @@ class Batches(StepBatches):
         return self.collate(self.pieces(key))
 
 
+class Place(NamedTuple):
+    """Where batches are used."""
+
+    rank: int = 0
+    processes: int = 1
+    cuda: bool = False
+
+    @classmethod
+    def of(cls, trainer: Trainer | None) -> "Place":
+        """That of a trainer's process; without one, a single process on the CPU."""
+        if trainer is None:
+            return cls()
+        return cls(trainer.global_rank, trainer.world_size, trainer.strategy.root_device.type == "cuda")
+
+
 @dataclass(frozen=True)
 class StepLoader:
     """An iterable over the rest of an epoch of the plan, from `global_step()` on.
@@ -61,20 +78,19 @@ class StepLoader:
 
     batches: StepBatches
     global_step: Callable[[], int]
+    place: Place
     accumulate: int = 1
-    rank: int = 0
-    processes: int = 1
     sum_counts: Callable[[dict[str, int]], dict[str, int]] = dict
     """Sums counts over the processes."""
     num_workers: int = 0
-    pin_memory: bool = False
 
     def __iter__(self) -> Iterator[Batch]:
         """Micro-batches of this process, from the next optimizer step to the epoch's end."""
         epoch, window = self.batches.plan.where(self.global_step())
-        keys = islice(self.batches.plan.from_window(epoch, window), self.rank, None, self.processes)
+        keys = islice(self.batches.plan.from_window(epoch, window), self.place.rank, None, self.place.processes)
         step: list[Batch] = []
-        for batch in data_loader(self.batches, keys, self.num_workers, self.pin_memory):
+        loader = data_loader(self.batches, keys, self.num_workers, self.place.cuda)
+        for batch in made_ahead(loader, self.accumulate + 1):
             step.append(batch)
             if len(step) == self.accumulate:
                 yield from self._counted(step)
@@ -98,7 +114,7 @@ class Share(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """The batches, in order."""
-        return iter(self.loader)
+        return iter(made_ahead(self.loader))
 
     def __len__(self) -> int:
         """How many there are; Lightning would not evaluate where there is none, and the other processes would wait."""
@@ -122,3 +138,11 @@ def data_loader(dataset: Dataset[T], keys: Iterable[Key], num_workers: int, pin_
         pin_memory=pin_memory,
         timeout=WORKER_TIMEOUT_SECONDS if num_workers else 0,
     )
+
+
+def made_ahead(loader: DataLoader[T], ahead: int = 2) -> Iterable[T]:
+    """What a loader gives, up to `ahead` batches before they are asked for, where CUDA computes meanwhile.
+
+    On a CPU a thread would only take its time from the network's, and worker processes are ahead anyway.
+    """
+    return prefetched(loader, ahead) if loader.pin_memory and not loader.num_workers else loader

@@ -14,7 +14,7 @@ from ptm_lightning.data.cache import cache_folder
 from ptm_lightning.data.corpus import Corpus
 from ptm_lightning.data.corpus_text import CorpusSettings
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
-from ptm_lightning.data.loader import Batches, Share, StepBatches, StepLoader, data_loader, sum_over_processes
+from ptm_lightning.data.loader import Batches, Place, Share, StepBatches, StepLoader, data_loader, sum_over_processes
 from ptm_lightning.data.numbers import check_numbers
 from ptm_lightning.data.plan import Plan, StepPlan
 from ptm_lightning.data.predict import PREDICT_ROWS, Done, PredictLoader, Text, predict_texts
@@ -168,12 +168,10 @@ class TaskData(LightningDataModule):
         return StepLoader(
             self.train_batches,
             lambda: trainer.global_step,
+            Place.of(trainer),
             accumulate=trainer.accumulate_grad_batches,
-            rank=trainer.global_rank,
-            processes=trainer.world_size,
             sum_counts=partial(sum_over_processes, trainer.strategy) if trainer.world_size > 1 else dict,
             num_workers=self.num_workers,
-            pin_memory=trainer.strategy.root_device.type == "cuda",
         )
 
     def val_dataloader(self) -> Share[Batch]:
@@ -245,9 +243,9 @@ class TaskData(LightningDataModule):
         return Batches(plan, self.collator(store, evaluate=not train))
 
     def _share(self, batches: StepBatches) -> Share[Batch]:
-        trainer = self.trainer
-        rank, processes = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-        return Share(data_loader(batches, batches.plan.evaluation_keys(rank, processes), self.num_workers))
+        place = Place.of(self.trainer)
+        keys = batches.plan.evaluation_keys(place.rank, place.processes)
+        return Share(data_loader(batches, keys, self.num_workers, place.cuda))
 
     # What the parts are made of
 
