@@ -35,6 +35,8 @@ PREDICTED = 200
 """Texts that are labelled, or answered, for each step of the job."""
 ANSWER_TOKENS = 32
 SUMMARIZER = {"d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "init_std": 0.06}
+BEST_FLAGS = {"padding": "longest", "train_sampling_strategy": "group_by_length"}
+"""Of the peer of fine-tuning; the fused optimizer is its default."""
 LEARNED_STEPS = 20
 """Of the classifier, so that its answers differ."""
 ANSWERING_STEPS = 30
@@ -43,15 +45,16 @@ ANSWERING_STEPS = 30
 
 def prepare(job: Job) -> dict[str, float]:
     """Writes what ours and the peers start from: a classifier that was trained for a while, and its rows."""
-    folder, data = Path(job.folder), _our_data(job, vocab_size=job.vocab_size)
+    folder, data = Path(job.folder), our_rows(job, vocab_size=job.vocab_size)
     task = SequenceClassification(size=job.size)
     train_ours(replace(job, steps=LEARNED_STEPS), task, data)
     assert task.network is not None
-    save(task.network, data, _classifier(job))
-    store, names = data.corpus.train, data.link.labels
-    rows = [(row["text"], names.index(row["label"])) for row in store.rows(range(len(store)))]
-    (folder / "rows.json").write_text(json.dumps(rows))
-    return {"rows": len(rows), "labels": len(names), "vocabulary": data.link.vocabulary}
+    save(task.network, data, classifier_folder(job))
+    names = data.link.labels
+    for file, store in (("rows", data.corpus.train), ("held_out", data.corpus.validation)):
+        rows = [(row["text"], names.index(row["label"])) for row in store.rows(range(len(store)))]
+        (folder / f"{file}.json").write_text(json.dumps(rows))
+    return {"rows": len(data.corpus.train), "labels": len(names), "vocabulary": data.link.vocabulary}
 
 
 def prepare_answers(job: Job) -> dict[str, float]:
@@ -75,41 +78,48 @@ def prepare_answers(job: Job) -> dict[str, float]:
 
 def ours(job: Job) -> dict[str, float]:
     """Our fine-tuning, from the classifier that all start from."""
-    task = SequenceClassification(backbone=str(_classifier(job)))
-    clock = train_ours(job, task, _our_data(job))
+    task = SequenceClassification(backbone=str(classifier_folder(job)))
+    clock = train_ours(job, task, our_rows(job))
     assert task.network is not None
     return clock.result(task.network)
 
 
-def _our_data(job: Job, **more: Any) -> SequenceClassificationData:
+def our_rows(job: Job, **more: Any) -> SequenceClassificationData:
+    """Our data module for the classifier's rows."""
     return SequenceClassificationData(
         **{"train": job.text, "max_length": job.max_length, "batch_size": ROWS, "cache_dir": job.cache} | more
     )
 
 
 def trainer(job: Job, padding: str, **arguments: Any) -> dict[str, float]:
-    """transformers.Trainer on the same rows.
+    """transformers.Trainer on the same rows; see `train_peer`."""
+    return train_peer(job, network_of(job).train(), padding, **arguments)
+
+
+def train_peer(job: Job, network: Any, padding: str, **arguments: Any) -> dict[str, float]:
+    """Trains a network by transformers.Trainer.
 
     Args:
         job: What to do.
+        network: The classifier.
         padding: "max_length" or "longest", as the tokenizers' `pad` takes it.
         **arguments: Of TrainingArguments.
     """
     import datasets  # type: ignore[import-untyped]
     from transformers import AutoTokenizer, DataCollatorWithPadding
 
-    tokenizer = AutoTokenizer.from_pretrained(_classifier(job))
+    tokenizer = AutoTokenizer.from_pretrained(classifier_folder(job))
     texts, labels = zip(*json.loads((Path(job.folder) / "rows.json").read_text()), strict=True)
     ids = tokenizer(list(texts), truncation=True, max_length=job.max_length)["input_ids"]
     dataset = datasets.Dataset.from_dict({"input_ids": ids, "labels": labels})
     collator = DataCollatorWithPadding(tokenizer, padding=padding, max_length=job.max_length)
     clock = Clock()
-    return run_trainer(job, _network(job).train(), dataset, partial(counted, collator, clock), clock, **arguments)
+    return run_trainer(job, network, dataset, partial(counted, collator, clock), clock, **arguments)
 
 
 def agree(job: Job) -> dict[str, float]:
     """`differences` of ours and of transformers' own loss."""
-    data = _our_data(job, tokenizer=str(_classifier(job)))
+    data = our_rows(job, tokenizer=str(classifier_folder(job)))
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
     inputs = {
@@ -117,15 +127,15 @@ def agree(job: Job) -> dict[str, float]:
         "attention_mask": (batch["document_ids"] > 0).long(),
         "labels": batch["labels"],
     }
-    task = SequenceClassification(backbone=str(_classifier(job)))
-    return differences(job, task, data, batch, _network(job).train(), inputs)
+    task = SequenceClassification(backbone=str(classifier_folder(job)))
+    return differences(job, task, data, batch, network_of(job).train(), inputs)
 
 
 def predict(job: Job) -> dict[str, float]:
     """Our labels of some texts, from files to answers."""
     prepare_cpu()
     data = SequenceClassificationData(text=_texts(job), max_length=job.max_length)
-    task = SequenceClassification(backbone=str(_classifier(job)))
+    task = SequenceClassification(backbone=str(classifier_folder(job)))
     return _measured(job, "predict", partial(_predicted, task, data))
 
 
@@ -137,7 +147,7 @@ def pipeline(job: Job) -> dict[str, float]:
 
     def labels() -> list[str]:
         make: Any = transformers.pipeline
-        classify = make("text-classification", model=str(_classifier(job)), device="cpu", batch_size=ROWS)
+        classify = make("text-classification", model=str(classifier_folder(job)), device="cpu", batch_size=ROWS)
         return [found["label"] for found in classify(texts, truncation=True, max_length=job.max_length)]
 
     return _measured(job, "pipeline", labels)
@@ -190,7 +200,8 @@ def _answers(folder: Path, what: str) -> Path:
     return folder / f"{what}.json"
 
 
-def _classifier(job: Job) -> Path:
+def classifier_folder(job: Job) -> Path:
+    """What the classifier lies in that all start from."""
     return Path(job.folder) / "classifier"
 
 
@@ -198,10 +209,11 @@ def _summarizer(job: Job) -> Path:
     return Path(job.folder) / "summarizer"
 
 
-def _network(job: Job) -> Any:
+def network_of(job: Job) -> Any:
+    """The classifier, by transformers."""
     from transformers import AutoModelForSequenceClassification
 
-    return AutoModelForSequenceClassification.from_pretrained(_classifier(job))
+    return AutoModelForSequenceClassification.from_pretrained(classifier_folder(job))
 
 
 def _texts(job: Job) -> list[str]:
@@ -227,7 +239,7 @@ WORK: dict[str, Callable[[Job], dict[str, float]]] = {
     "agree": agree,
     "ours": ours,
     "trainer": partial(trainer, padding="max_length"),
-    "grouped": partial(trainer, padding="longest", train_sampling_strategy="group_by_length"),
+    "grouped": partial(trainer, **BEST_FLAGS),
     "predict": predict,
     "pipeline": pipeline,
     "answer": answer,

@@ -45,3 +45,28 @@ def job(corpus: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         patch.setenv("PTM_CACHE", str(cache))
         peers.prepare(job)
     return job
+
+
+@pytest.fixture(scope="module")
+def downstream_job(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A small classifier, prepared."""
+    import downstream
+    import peers
+    from clock import Job
+
+    job = Job(
+        "prepare",
+        text=["builtin:modules"],
+        folder=str(tmp_path_factory.mktemp("downstream")),
+        steps=1,
+        max_length=48,
+        vocab_size=600,
+        size="tiny",
+        cache=str(cache),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PTM_CACHE", str(cache))
+        for module in (peers, downstream):
+            patch.setattr(module, "prepare_cpu", lambda *args, **kwargs: {})
+        assert downstream.prepare(job)["labels"] > 5
+        yield job

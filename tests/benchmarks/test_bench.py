@@ -6,10 +6,13 @@ from typing import Any
 import bench
 import growth
 import limits
+import measuring
 import objectives
 import peers
 import pytest
+import ratios
 import startup
+import suites
 import torch
 from clock import WARM_UP, Clock, Job, Size
 
@@ -23,17 +26,17 @@ def test_a_ratio_is_that_of_one_turn() -> None:
         "ours": [{"tokens_per_second": 600.0}, {"tokens_per_second": 300.0}],
         "trainer": [{"tokens_per_second": 100.0}, {"tokens_per_second": 100.0}],
     }
-    assert bench.ratios(turns, "trainer") == [6.0, 3.0]
-    assert bench.spread([6.0, 3.0, 4.0]) == "4.00  (3.00 to 6.00)"
+    assert ratios.ratios(turns, "trainer") == [6.0, 3.0]
+    assert ratios.spread([6.0, 3.0, 4.0]) == "4.00  (3.00 to 6.00)"
 
 
 @pytest.mark.parametrize("wrong", [{"loss": 2e-5, "gradient": 0.0}, {"loss": 0.0, "gradient": float("nan")}])
 def test_nothing_is_compared_before_ours_and_the_peers_agree(
     wrong: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "work", lambda file, job: wrong)
+    monkeypatch.setattr(measuring, "work", lambda file, job: wrong)
     with pytest.raises(SystemExit, match="don't agree in fp32, so nothing is compared"):
-        bench.check_agreement(Job("agree", text=[], folder=""))
+        measuring.check_agreement(Job("agree", text=[], folder=""))
 
 
 def test_the_clock_leaves_the_warm_up_and_the_padding_out() -> None:
@@ -57,8 +60,8 @@ def test_the_clock_leaves_the_warm_up_and_the_padding_out() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_loss_and_gradient_agree(job: Job, precision: str) -> None:
     found = peers.agree(replace(job, precision=precision))
-    assert found["loss"] <= bench.TOLERANCES[precision]["loss"]
-    assert found["gradient"] <= bench.TOLERANCES[precision]["gradient"]
+    assert found["loss"] <= measuring.TOLERANCES[precision]["loss"]
+    assert found["gradient"] <= measuring.TOLERANCES[precision]["gradient"]
 
 
 def test_other_weights_do_not_agree(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,10 +108,10 @@ def test_a_start_is_a_ratio_and_an_answer_is_not(
 ) -> None:
     measured = {"first step": 6.0, "imports": 5.0, "fit --help": 4.0, "--help": 0.125, "--version": 0.0625}
     turns = {name: [{"seconds": each, "cpu_seconds": 2 * each**2}] for name, each in measured.items()}
-    monkeypatch.setattr(bench, "starts", lambda job, pairs: turns)
+    monkeypatch.setattr(suites, "starts", lambda job, pairs: turns)
     keys = ("overhead", "overhead_seconds", "loader", "efficiency", "store", "building", "training")
-    monkeypatch.setattr(bench, "work", lambda file, job: dict.fromkeys(keys, 1.0))
-    bench.costs(job, pairs=1)
+    monkeypatch.setattr(measuring, "work", lambda file, job: dict.fromkeys(keys, 1.0))
+    suites.costs(job, pairs=1)
     ends = {line.strip().partition("  ")[0]: line.split()[-4] for line in capsys.readouterr().out.splitlines() if line}
     assert ends["to the first step over imports alone, goal 1.2"] == "1.20"
     assert ends["the same in time of the processor"] == "1.44"
@@ -129,14 +132,14 @@ def test_the_loop_of_each_objective(job: Job, preset: str, tmp_path: Path, monke
     assert found["loader"] > 1
 
 
-@pytest.mark.parametrize("preset", bench.PEER_PRESETS)
+@pytest.mark.parametrize("preset", suites.PEER_PRESETS)
 def test_objectives_with_a_peer(job: Job, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     this = replace(job, preset=preset, folder=str(tmp_path))
     objectives.prepare(this)
     found = objectives.agree(this)
-    assert found["loss"] <= bench.TOLERANCES["fp32"]["loss"]
-    assert found["gradient"] <= bench.TOLERANCES["fp32"]["gradient"]
+    assert found["loss"] <= measuring.TOLERANCES["fp32"]["loss"]
+    assert found["gradient"] <= measuring.TOLERANCES["fp32"]["gradient"]
     ours = objectives.ours(this)
     assert ours["padding"] < 0.05
     assert ours["projected"] == pytest.approx(1 / 6 if preset == "xlnet" else 1, abs=0.04)
@@ -151,9 +154,9 @@ def test_the_suites_are_run_as_asked(monkeypatch: pytest.MonkeyPatch, capsys: py
         asked.append((file, job.what, job.preset))
         return {"loader": 42.0, "overhead": 1.0, "loss": 0.0, "gradient": 0.0, "tokens_per_second": 5.0}
 
-    monkeypatch.setattr(bench, "work", work)
+    monkeypatch.setattr(measuring, "work", work)
     assert bench.main(["--quick", "--suite", "objectives"]) == 0
-    assert {preset for _, what, preset in asked if what == "loop"} == set(bench.PRESETS)
+    assert {preset for _, what, preset in asked if what == "loop"} == set(suites.PRESETS)
     assert ("objectives.py", "trainer", "xlnet") in asked
     assert all(file == "objectives.py" for file, _, _ in asked)
     assert "bert      42.00" in capsys.readouterr().out
