@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from answering import summaries_file, trainer_for, write
-from ptm_lightning.tasks import Summarization, SummarizationData, TranslationData
+from answering import summaries_file, trainer_for
+from ptm_lightning.tasks import SummarizationData
+from summarizing import prepared
 from two_processes import answers_that_both_measure
 
 from ptm_lightning.__main__ import main
@@ -18,14 +19,6 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.generate import answer_sorted, in_groups
 from ptm_lightning.testing_case import tiny
 from ptm_lightning.testing_texts import document
-
-
-def prepared(source: Path, task: dict[str, Any] | None = None, steps: int = 0, **data: Any) -> tuple[Any, Any]:
-    model = Summarization(**({"overrides": tiny("bart"), "max_new_tokens": 12} | (task or {})))
-    arguments: dict[str, Any] = {"max_length": 128, "max_target_length": 40, "batch_size": 8, "vocab_size": 300}
-    module = SummarizationData(train=[str(source)], **(arguments | data))
-    trainer_for(source.parent, steps).fit(model, module)
-    return model, module
 
 
 def test_training_validates_on_some_answers_and_validate_on_all(tmp_path: Path):
@@ -159,42 +152,6 @@ def test_long_and_short_texts_are_answered_in_their_order(tmp_path: Path):
     assert [len(part) for part in parts] == [3 * WINDOW, 1]
 
 
-def test_plain_text_is_predicted_for_and_cuts_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    task, _ = prepared(summaries_file(tmp_path), steps=1)
-    (tmp_path / "texts.txt").write_text(f"short\n{'long ' * 300}\n")
-    module = SummarizationData(predict=[str(tmp_path / "texts.txt")], max_length=64)
-    (found,) = trainer_for(tmp_path, 0).predict(task, module)
-    assert [row["text"] for row in found] == ["short", "long " * 300]
-    assert "--data.max_length 64: cuts 1 of 2 texts to predict for" in caplog.text
-
-
-def test_sides_are_cut_apart_and_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    rows = [{"document": "a " * (5 if i % 2 else 90), "summary": "b " * (90 if i % 4 else 5)} for i in range(40)]
-    _, data = prepared(
-        write(tmp_path / "rows.jsonl", rows), max_length=32, max_target_length=16, validation_share=0.25, test_share=0
-    )
-    assert "--data.max_length 32: cuts " in caplog.text
-    assert "--data.max_target_length 16: cuts " in caplog.text
-    for batch in data.train_dataloader():
-        assert batch["input_ids"].shape[1] <= 32
-        assert batch["decoder_input_ids"].shape[1] <= 16
-        assert batch["targets"][batch["decoder_lengths"].cumsum(0) - 1].eq(data.hf_tokenizer.eos_token_id).all()
-    assert data.link.max_length == 32
-    assert data.link.target_side["max_length"] == 16
-
-
-def test_rows_that_lack_a_side_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    rows = [{"document": document(i), "summary": "" if i % 5 == 0 else " \n" if i % 5 == 1 else "s"} for i in range(40)]
-    _, data = prepared(write(tmp_path / "rows.jsonl", rows))
-    assert "--data.train: 16 rows are left out, for document or summary is empty in them" in caplog.text
-    stores = (data.corpus.train, data.corpus.validation, data.corpus.test)
-    assert sum(map(len, stores)) == 24
-    assert data.corpus.sources == (0, len(data.corpus.train))
-    assert {row["summary"] for store in stores for row in store.rows(range(len(store)))} == {"s"}
-    with pytest.raises(UserError, match=r"--data.train: no row that can be used"):
-        prepared(write(tmp_path / "none.jsonl", [{"document": document(i), "summary": ""} for i in range(20)]))
-
-
 @pytest.mark.parametrize(
     ("task", "message"),
     [
@@ -217,19 +174,6 @@ def test_wrong_arguments_are_refused(tmp_path: Path, task: dict[str, Any], messa
         prepared(summaries_file(tmp_path), task)
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ({"max_length": 2}, r"--data.max_length 2: no room beside 2 special tokens"),
-        ({"max_target_length": 2}, r"--data.max_target_length 2: no room beside 2 special tokens"),
-        ({"columns": {"summary": "tldr"}}, r"no column 'tldr'; the columns are document, summary"),
-    ],
-)
-def test_wrong_data_are_refused(tmp_path: Path, data: dict[str, Any], message: str):
-    with pytest.raises(UserError, match=message):
-        prepared(summaries_file(tmp_path), **data)
-
-
 @pytest.mark.parametrize("architecture", ["bart", "t5"])
 def test_layers_are_frozen_from_below(tmp_path: Path, architecture: str):
     """Of encoder and decoder alike; T5, whose parts have no common prefix, too."""
@@ -243,26 +187,12 @@ def test_layers_are_frozen_from_below(tmp_path: Path, architecture: str):
         assert frozen or second in name or "layer_norm" in name
 
 
-def test_examples_show_answer_and_score(tmp_path: Path):
-    task, data = prepared(summaries_file(tmp_path))
-    batch: Any = next(iter(data.val_dataloader()))
-    task.answers = lambda inputs: [row["summary"] for row in batch["rows"]]
-    shown = task.examples(batch)
-    assert [row["source"] for row in shown] == [row["document"] for row in batch["rows"]]
-    assert all(row["reference"] == row["answer"] and row["score"] == "1.000" for row in shown)
-    assert "targets: " in data.show_row(batch, 0)
-
-
 def test_two_processes_score_every_example_once(tmp_path: Path, cache: Path):
     answers = answers_that_both_measure(
         tmp_path, summaries_file(tmp_path), cache,
         task="Summarization", architecture="bart", new_tokens=8, max_length=128, max_target_length=40,
     )  # fmt: skip
     assert len(answers) == 18
-
-
-def test_a_text_without_columns_is_the_first_field():
-    assert [t.text for t in TranslationData(text=["one"]).predict_inputs()] == ["one"]
 
 
 @pytest.mark.parametrize(
@@ -295,26 +225,3 @@ def test_a_preset_runs_from_nothing(
     (line,) = capfd.readouterr().out.splitlines()
     assert json.loads(line).keys() == {"id", "text", "prediction", "score"}
     assert (tmp_path / "run" / "model" / "generation_config.json").exists()
-
-
-@pytest.mark.parametrize("several", [3, 1])
-def test_a_list_of_targets_are_several_right_answers(tmp_path: Path, several: int):
-    """The first one is learned, all are compared with; the sides of a row may be lists of words no less."""
-    rows = [
-        {"document": document(i).split(), "summary": [f"right {n} of {i}" for n in range(several if i % 2 else 1)]}
-        for i in range(40)
-    ]
-    task, data = prepared(write(tmp_path / "rows.jsonl", rows), max_target_length=60)
-    batch: Any = next(iter(data.val_dataloader()))
-    targets = batch["targets"].split(batch["decoder_lengths"].tolist())
-    for row, ids in zip(batch["rows"], targets, strict=True):
-        assert data.hf_tokenizer.decode(ids, skip_special_tokens=True).strip() == row["summary"][0]
-    task.answers = lambda inputs: [row["summary"][-1] for row in batch["rows"]]
-    for row, shown in zip(batch["rows"], task.examples(batch), strict=True):
-        assert shown["source"] == " ".join(row["document"])
-        assert (shown["reference"], shown["score"]) == (" | ".join(row["summary"]), "1.000")
-    task.trainer.state.fn = "validate"
-    _, records = task.evaluate(batch)
-    task.complete(records)
-    assert task.score(records)["rougeL"] == 1
-    assert data.corpus.provenance.get("references") == ([1, 3] if several == 3 else None)
