@@ -4,6 +4,8 @@ from collections import deque
 
 from lightning.pytorch import LightningModule, Trainer
 
+from ptm_lightning.records import logs_at
+
 from .step_timer import StepTimer, log_interval
 
 
@@ -22,7 +24,7 @@ class Throughput(StepTimer):
 
     def on_timed_step(self, trainer: Trainer, module: LightningModule) -> None:
         """Logs when the task does."""
-        if trainer.global_step % log_interval(trainer):
+        if not logs_at(trainer, trainer.global_step):
             return
         assert self.tokens_per_second is not None
         assert self.step_seconds is not None

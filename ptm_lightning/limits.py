@@ -55,6 +55,11 @@ def _problems(trainer: Any) -> Iterator[str]:
         yield "use_distributed_sampler false changes nothing: the processes share the plan; leave it out"
 
 
+def trains(trainer: Trainer | None) -> bool:
+    """Whether a trainer is to train; without one, a task may."""
+    return trainer is None or trainer.state.fn == "fit"
+
+
 def steps_of_run(trainer: Trainer, steps: Callable[[int], int]) -> int:
     """Optimizer steps of the whole run, by the first of the trainer's limits that is reached.
 

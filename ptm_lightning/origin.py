@@ -22,8 +22,13 @@ TRAINED = ("vocab_size", "tokenizer_algorithm")
 
 
 def start_from(task: Task, checkpoint: Path) -> None:
-    """Gives a task the network, the weights and the tokenizer of a checkpoint, and nothing else."""
-    _start_from(task, checkpoint, load_checkpoint(checkpoint))
+    """Gives a task the network, the weights and the tokenizer of a checkpoint of the same task, and nothing else."""
+    saved = load_checkpoint(checkpoint)
+    if (writer := saved[KEY]["task"]) != (name := type(task).__name__):
+        raise UserError(
+            f"--checkpoint {checkpoint}: was written by {writer}, and the run is one of {name}; name its own"
+        )
+    _start_from(task, checkpoint, saved)
 
 
 def take_link(task: Task, checkpoint: Path) -> None:

@@ -3,17 +3,23 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
 from ptm_lightning.limits import sync_buffers
-from ptm_lightning.models.kernels import trim_freed_memory
 
 if TYPE_CHECKING:
     from ptm_lightning.task import Task
 
 
+def logs_at(trainer: Trainer, step: int) -> bool:
+    """Whether the metrics of training are written after so many steps: every `log_every_n_steps`, and with 0 never."""
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return bool(every and step % every == 0)
+
+
 def record_steps(task: "Task", step: int, rate: float, gradient_norm: float) -> None:
-    """Writes the training metrics since the last time, and gives freed memory back.
+    """Writes the training metrics since the last time.
 
     Args:
         task: Whose running sums begin anew.
@@ -25,7 +31,6 @@ def record_steps(task: "Task", step: int, rate: float, gradient_norm: float) -> 
     sums = task.running_sums.over_processes(task.trainer.strategy, task.trainer.world_size)
     metrics = task.means(sums, "train") | measured
     task.running_sums.clear()
-    trim_freed_memory()
     write_records(task.trainer.loggers, metrics | {"tokens": task.tokens_seen}, step)
 
 

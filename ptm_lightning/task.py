@@ -19,16 +19,17 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Evaluation, Record
 from ptm_lightning.figures import Figure
 from ptm_lightning.findings import Finding
-from ptm_lightning.limits import averaged_batches, check_trainer, micro_batch, sync_buffers
+from ptm_lightning.limits import averaged_batches, check_trainer, micro_batch, sync_buffers, trains
 from ptm_lightning.link import Link
 from ptm_lightning.models.dropout import seed_dropout
 from ptm_lightning.models.inputs import network_inputs
+from ptm_lightning.models.kernels import trim_freed_memory
 from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.models.sizes import SizeName
 from ptm_lightning.models.start import meet_data, start_network, start_tokenizer
 from ptm_lightning.optim import RATES, OptimizerName, Schedule, build_optimizer, check_recipe, schedule_factor
-from ptm_lightning.records import record_evaluation, record_steps, truncate_records
+from ptm_lightning.records import logs_at, record_evaluation, record_steps, truncate_records
 from ptm_lightning.task_state import state_of, take_state
 from ptm_lightning.terms import RunningSums, Terms, step_loss
 
@@ -93,7 +94,7 @@ class Task(LightningModule):
         self.running_sums = RunningSums()
         self.evaluation = Evaluation()
         self._step_tokens, self._resumed_at = 0, -1
-        self._gradient_norm: Tensor | None = None
+        self._gradient_norm: Any = None
 
     def terms(self, batch: Batch) -> Terms:
         """The terms of the loss, named as in `batch["counts"]`, and in evaluation (`not self.training`) the metrics."""
@@ -174,7 +175,7 @@ class Task(LightningModule):
         if self.network is not None or (self.link is None and not self._has_data()):
             return
         self.link = self.link or self.trainer.datamodule.link  # type: ignore[attr-defined]
-        self.network = start_network(self.auto_class, self, self._link)
+        self.network = start_network(self.auto_class, self, self._link, trains(self._trainer))
         self.link = self._link.with_network(self.auto_class, self.network.config)
 
     def _has_data(self) -> bool:
@@ -242,7 +243,7 @@ class Task(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Measures the gradient before it is clipped, when it will be logged."""
-        if self._logs(self.global_step + 1):
+        if logs_at(self.trainer, self.global_step + 1):
             self._gradient_norm = get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -250,12 +251,9 @@ class Task(LightningModule):
         rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         super().optimizer_step(*args, **kwargs)
         self.tokens_seen += self._step_tokens
-        if self._logs(step := self.global_step + 1):
-            assert self._gradient_norm is not None
+        trim_freed_memory(step := self.global_step + 1)
+        if logs_at(self.trainer, step):
             record_steps(self, step, rate, float(self._gradient_norm))
-
-    def _logs(self, step: int) -> bool:
-        return bool(step % self.trainer.log_every_n_steps == 0)  # type: ignore[attr-defined]
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums anew."""
@@ -265,6 +263,7 @@ class Task(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the batch's terms."""
         self.evaluation.add(*self.evaluate(batch))
+        trim_freed_memory(batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics over all batches and processes."""
@@ -279,6 +278,7 @@ class Task(LightningModule):
 
     def predict_step(self, window: Window, batch_idx: int) -> list[dict[str, Any]]:
         """The predictions for a window of texts, in their order."""
+        trim_freed_memory()
         return window.in_order(map(self.predictions, map(self.trainer.strategy.batch_to_device, window)))
 
     def means(self, sums: RunningSums, prefix: str, records: Sequence[Record] = ()) -> dict[str, float]:

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer
 
 from ptm_lightning.__main__ import main
-from ptm_lightning.checkpoint import load_checkpoint, step_files
+from ptm_lightning.checkpoint import KEY, load_checkpoint, step_files
 from ptm_lightning.run import read_state
 
 NETWORK = "--model.overrides={hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}"
@@ -98,6 +98,21 @@ def test_a_bad_checkpoint(command: str, bad: str, here: Path, corpus: Path, capf
     assert last_line(capfd).startswith(f"error: {message}")
     assert contents(here) == before
     assert not (here / "harm").exists()
+
+
+@pytest.mark.parametrize("command", ["validate", "predict"])
+def test_a_checkpoint_of_another_task(command: str, here: Path, capfd: pytest.CaptureFixture[str]):
+    saved = load_checkpoint(step_files(Path("run/checkpoints"))[4])
+    saved[KEY]["task"] = "CausalLM"
+    torch.save(saved, "other.ckpt")
+    more = ["--text", "a [MASK]"] if command == "predict" else []
+    assert main([command, "--run_dir", "run", "--checkpoint", "other.ckpt", *more]) == 2
+    assert "other.ckpt: was written by CausalLM, and the run is one of MaskedLM; name its own" in last_line(capfd)
+
+
+def test_a_head_that_was_never_trained(here: Path, capfd: pytest.CaptureFixture[str]):
+    assert main(["predict", "--model=SequenceClassification", "--model.backbone=run/model", "--text", "a word"]) == 2
+    assert "--model.backbone run/model has no weights for" in last_line(capfd)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -85,7 +86,9 @@ def network_from_config(auto_class: str, config: Mapping[str, Any]) -> PreTraine
     return network
 
 
-def load_network(auto_class: str, name: str, seed: int = 0, labels: HeadLabels | None = None) -> PreTrainedModel:
+def load_network(
+    auto_class: str, name: str, seed: int = 0, labels: HeadLabels | None = None, trains: bool = True
+) -> PreTrainedModel:
     """A pretrained network, in float32 whatever its file holds.
 
     Weights that the folder lacks (a new head) are drawn from the seed, and named in a warning. Only safetensors are
@@ -96,12 +99,14 @@ def load_network(auto_class: str, name: str, seed: int = 0, labels: HeadLabels |
         name: A folder, or a name on the hub.
         seed: Seed of the new weights.
         labels: What the head shall predict. A head for labels of other names is replaced by a new one.
+        trains: Whether it is to be trained, as new weights must be.
 
     Returns:
         The network, in training mode.
 
     Raises:
-        UserError: There is no such folder, it can't be reached, has no config or no safetensors, or they don't fit.
+        UserError: There is no such folder, it can't be reached, has no config or no safetensors, they don't fit, or
+            weights are new and not to be trained.
     """
     check_folder(name)
     model_class = _auto_class(auto_class)
@@ -135,13 +140,20 @@ def load_network(auto_class: str, name: str, seed: int = 0, labels: HeadLabels |
         raise UserError(explain(name, auto_class, error)) from error
     missing = sorted(report["missing_keys"] | {key for key, *_ in report["mismatched_keys"]})
     if labels is not None and other and other != list(labels.names):
+        _refuse_new_weights(trains, f"--model.backbone {name} has a head for other labels ({', '.join(other)})")
         renew_head(network, _from_config(auto_class, config, seed))
         log.warning("--model.backbone %s has a head for other labels (%s): a new one is drawn", name, ", ".join(other))
     if missing:
+        _refuse_new_weights(trains, f"--model.backbone {name} has no weights for {', '.join(missing)}")
         log.warning("--model.backbone %s has no weights for %s: drawn from the seed", name, ", ".join(missing))
     use_fast_dropout(network)
     loaded: PreTrainedModel = network.train()
     return loaded
+
+
+def _refuse_new_weights(trains: bool, why: str) -> None:
+    if not trains:
+        raise UserError(f"{why}, and random ones answer at random; train them by fit, or name a model that has them")
 
 
 def check_fit(network: PreTrainedModel, tokenizer_length: int, max_length: int) -> None:
@@ -187,7 +199,13 @@ def takes(network: nn.Module, name: str) -> bool:
         network: The network.
         name: Of the argument.
     """
-    return name in inspect.signature(network.forward).parameters
+    return name in _arguments(type(network))
+
+
+@cache
+def _arguments(network_class: type[nn.Module]) -> frozenset[str]:
+    """Of its forward: to look them up takes a good part of the time that a step may lose outside of the network."""
+    return frozenset(inspect.signature(network_class.forward).parameters)
 
 
 def _from_config(auto_class: str, config: PreTrainedConfig, seed: int) -> PreTrainedModel:

@@ -35,13 +35,14 @@ class Start(Protocol):
         """Refuses a network that the task can't use."""
 
 
-def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
+def start_network(auto_class: str, start: Start, link: Link, trains: bool = True) -> PreTrainedModel:
     """Builds the network; its weights are drawn only where none are loaded.
 
     Args:
         auto_class: Name of the transformers auto class.
         start: The task's arguments.
         link: What the network must fit: the vocabulary, and a checkpoint's config if there is one.
+        trains: Whether the network is to be trained; else a pretrained one must have all of its weights.
 
     Returns:
         In training mode, in single precision.
@@ -49,20 +50,20 @@ def start_network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
     Raises:
         UserError: The task can't use it.
     """
-    network = _network(auto_class, start, link)
+    network = _network(auto_class, start, link, trains)
     kind = type(network.config)
     start.check_kind(kind, _flag(start, kind.model_type))
     return network
 
 
-def _network(auto_class: str, start: Start, link: Link) -> PreTrainedModel:
+def _network(auto_class: str, start: Start, link: Link, trains: bool) -> PreTrainedModel:
     if link.network is not None:
         return network_from_config(auto_class, link.network)
     labels = HeadLabels(link.labels, link.problem_type) if link.labels or link.problem_type else None
     if start.backbone:
         if start.overrides:
             say("--model.overrides: not used, for the backbone has a config of its own")
-        network = load_network(auto_class, start.backbone, start.seed, labels)
+        network = load_network(auto_class, start.backbone, start.seed, labels, trains)
         _begin_decoder(network)
         _extend(network, link)
         return network

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback
-from ptm_lightning.callbacks import CSVRecord, Throughput
+from ptm_lightning.callbacks import CSVRecord, FiniteLoss, Throughput
 from ptm_lightning.callbacks import step_timer as step_timer_module
 from ptm_lightning.callbacks.step_timer import StepTimer
 from tiny_mlm import make, trainer_of
@@ -89,3 +89,9 @@ def test_the_log_has_speeds_where_the_task_logs(corpus: Path, tmp_path: Path):
     by_name = {row["metric"]: float(row["value"]) for row in speeds[3:]}
     assert by_name["speed/tokens_per_second"] * by_name["speed/step_seconds"] * 5 == pytest.approx(sum(seen[10:20]))
     assert throughput.tokens_per_second is not None
+
+
+def test_with_an_interval_of_0_nothing_is_logged_in_training(corpus: Path, tmp_path: Path):
+    task, data = make(corpus)
+    trainer_of(tmp_path, Throughput(), FiniteLoss(), logger=CSVRecord(tmp_path), log_every_n_steps=0).fit(task, data)
+    assert not (tmp_path / "metrics.csv").exists()

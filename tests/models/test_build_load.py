@@ -78,6 +78,13 @@ def test_new_weights_are_named_and_seeded(folder: Path, caplog: pytest.LogCaptur
     assert not torch.equal(first.classifier.weight, third.classifier.weight)
 
 
+def test_new_weights_that_are_not_to_be_trained_are_refused(folder: Path) -> None:
+    load_network(MLM, str(folder), trains=False)
+    message = f"--model.backbone {folder} has no weights for .*classifier.*; train them by fit, or name a model that"
+    with pytest.raises(UserError, match=message):
+        load_network("AutoModelForSequenceClassification", str(folder), trains=False)
+
+
 def test_pickled_weights_are_refused_and_not_run(folder: Path, tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[Any, ...]:

@@ -1,7 +1,10 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from ptm_lightning.models import kernels
 
 CODE = """
 import platform, resource, torch
@@ -45,3 +48,13 @@ def test_gaps_are_given_back() -> None:
     found = subprocess.run([sys.executable, "-c", GAPS], capture_output=True, text=True, check=True)
     kept, given_back = found.stdout.split()
     assert float(given_back) > 80 or kept == "False"
+
+
+def test_memory_is_given_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(kernels, "_glibc", SimpleNamespace(malloc_trim=given.append))
+    for count in range(1, 2 * kernels.TRIMMED_EVERY + 2):
+        kernels.trim_freed_memory(count)
+    assert len(given) == 2
+    kernels.trim_freed_memory()
+    assert len(given) == 3
