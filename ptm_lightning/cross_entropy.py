@@ -33,12 +33,13 @@ class _SummedCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         """The sum; kept are each row's largest logit and its chance, apart, for their sum would lose digits."""
         losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
-        largest = torch.empty_like(losses)
+        top, largest = torch.empty_like(losses), torch.empty_like(losses)
         for part in stretches(logits):
+            top[part] = logits[part].amax(dim=-1)
             log_chances = torch.log_softmax(logits[part], dim=-1, dtype=torch.float32)
             losses[part] = -log_chances.gather(1, targets[part, None])[:, 0]
             largest[part] = log_chances.amax(dim=-1)
-        ctx.save_for_backward(logits, targets, logits.amax(dim=-1).float(), largest)
+        ctx.save_for_backward(logits, targets, top, largest)
         return losses.sum()
 
     @staticmethod

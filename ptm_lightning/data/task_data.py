@@ -190,6 +190,8 @@ class TaskData(LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Moves all but the rows as they were read: Lightning would walk through every value of theirs."""
+        if device.type == "cpu":
+            return batch
         rows = {"rows": batch["rows"]} if isinstance(batch, dict) and "rows" in batch else {}
         moved = super().transfer_batch_to_device({**batch, "rows": None} if rows else batch, device, dataloader_idx)
         return moved | rows if rows else moved

@@ -1,4 +1,6 @@
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -6,7 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ptm_lightning.cross_entropy import summed_cross_entropy
+from ptm_lightning.levers import LEVERS, switch_off
+from ptm_lightning.models import rows
+from ptm_lightning.models.attention import ATTENTION
 from ptm_lightning.models.build import build_config, build_network
+from ptm_lightning.models.kernels import prepare_cpu
 from ptm_lightning.models.rows import LAST_LAYERS, only_first_places, only_rows
 
 IDS = {"pad": 1, "unk": 0, "cls": 2, "sep": 3, "mask": 4}
@@ -42,26 +49,55 @@ def gradients(network: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     return {name: weight.grad.clone() for name, weight in network.named_parameters() if weight.grad is not None}
 
 
+@contextmanager
+def levers(on: bool) -> Iterator[None]:
+    """All on, as the command line has them where "medium" products are exact; or torch's and transformers' own."""
+    before = torch.get_float32_matmul_precision()
+    with pytest.MonkeyPatch.context() as patch:
+        if not on:
+            switch_off(LEVERS)
+            patch.setattr(rows, "LAST_LAYERS", frozenset())
+        try:
+            prepare_cpu("medium")
+            yield
+        finally:
+            switch_off(())
+            torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("on", [True, False])
 @pytest.mark.parametrize(("auto_class", "architecture"), NETWORKS)
-def test_loss_and_gradients_equal_those_of_transformers(auto_class: str, architecture: str) -> None:
-    network = tiny(auto_class, architecture)
-    inputs, labels = batch(network)
-    dense_loss = network(**inputs, labels=labels).loss
+def test_loss_and_gradients_equal_those_of_transformers(auto_class: str, architecture: str, on: bool) -> None:
+    with levers(on=False):
+        network = tiny(auto_class, architecture)
+        assert network.config._attn_implementation != ATTENTION
+        inputs, labels = batch(network)
+        dense_loss = network(**inputs, labels=labels).loss
+        expected = gradients(network, dense_loss)
+
     shifted = architecture in ("gpt2", "llama")  # inside: the token before predicts
     targets = (labels.roll(-1, 1) if shifted else labels).flatten()
-    expected = gradients(network, dense_loss)
-
     index = (targets != -100).nonzero()[:, 0]
-    with only_rows(network, index):
-        logits = network(**inputs).logits
-    assert logits.shape == (1, 5, 50)
-    loss = cross_entropy(logits[0], targets[index])
-    found = gradients(network, loss)
+    with levers(on):
+        network = tiny(auto_class, architecture)
+        with only_rows(network, index):
+            logits = network(**inputs).logits
+        assert logits.shape == (1, 5, 50)
+        loss = summed_cross_entropy(logits[0], targets[index]) / 5
+        found = gradients(network, loss)
 
     assert loss.item() == pytest.approx(dense_loss.item(), rel=2e-6)
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=2e-6, msg=name)
+
+
+def test_levers_make_a_difference_that_can_be_seen() -> None:
+    for on in (True, False):
+        with levers(on):
+            assert (tiny("AutoModelForMaskedLM", "bert").config._attn_implementation == ATTENTION) is on
+            assert (torch.get_float32_matmul_precision() == "medium") is on
+            assert ("bert" in rows.LAST_LAYERS) is on
 
 
 @pytest.mark.parametrize("architecture", ["bert", "albert"])
