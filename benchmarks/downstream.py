@@ -35,7 +35,7 @@ PREDICTED = 200
 """Texts that are labelled, or answered, for each step of the job."""
 ANSWER_TOKENS = 32
 SUMMARIZER = {"d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "init_std": 0.06}
-BEST_FLAGS = {"padding": "longest", "train_sampling_strategy": "group_by_length"}
+BEST_FLAGS: dict[str, Any] = {"padding": "longest", "train_sampling_strategy": "group_by_length"}
 """Of the peer of fine-tuning; the fused optimizer is its default."""
 LEARNED_STEPS = 20
 """Of the classifier, so that its answers differ."""

@@ -174,7 +174,7 @@ def quality(job: Job) -> dict[str, Any]:
     """What ours and the peer with its best flags have learned from as many rows."""
     names = {"ours": "ours", "grouped": FINE_TUNING["grouped"][0]}
     learned = {what: measuring.work("quality.py", replace(job, what=what)) for what in names}
-    p = randomisation_p(*(right_or_wrong(job, what) for what in names))
+    p = randomisation_p(right_or_wrong(job, "ours"), right_or_wrong(job, "grouped"))
     steps, rows = (learned["ours"][key] for key in ("steps", "rows"))
     print(f"\naccuracy on {rows:,.0f} held-out rows after {steps:,.0f} steps; a paired test says p = {p:.2f}")
     for what, name in names.items():
