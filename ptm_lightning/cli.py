@@ -22,6 +22,7 @@ from ptm_lightning.flags import WITHOUT_SETTINGS, own_flags
 from ptm_lightning.inspection import print_batches
 from ptm_lightning.log import say, set_up_logging
 from ptm_lightning.manual import first_line, print_help
+from ptm_lightning.models.cores import limit_threads
 from ptm_lightning.models.kernels import prepare_cpu
 from ptm_lightning.origin import start_from
 from ptm_lightning.plugins import find_class, load_plugins, subclasses
@@ -172,6 +173,7 @@ def _line_of_run(command: str, own: argparse.Namespace, rest: list[str], folder:
 def _evaluate(command: str, own: argparse.Namespace, line: CommandLine, weights: str) -> dict[str, float]:
     """Does what the command says with weights from somewhere; the metrics, of an evaluation."""
     if line.trainer.strategy.root_device.type == "cpu":
+        limit_threads()
         prepare_cpu()
     if command == "predict":
         write_predictions(line.trainer, line.model, line.datamodule, own.output, weights)

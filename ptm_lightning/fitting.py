@@ -18,6 +18,7 @@ from ptm_lightning.environment import environment
 from ptm_lightning.errors import UserError
 from ptm_lightning.levers import switch_off
 from ptm_lightning.log import say
+from ptm_lightning.models.cores import limit_threads
 from ptm_lightning.models.kernels import prepare_cpu
 from ptm_lightning.origin import NETWORK, start_run, take_link
 from ptm_lightning.presets import CLASS, Layer, flatten, read_layer
@@ -188,7 +189,9 @@ def _fit(own: argparse.Namespace, rest: list[str], folder: Path, stored: dict[st
 
 def _take_threads(stored: Mapping[str, Any]) -> None:
     """As many threads as the run began with, which its bits depend on; unless the user says how many."""
-    if "threads" in stored and "OMP_NUM_THREADS" not in os.environ:
+    if "threads" not in stored:
+        limit_threads()
+    elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(stored["threads"])
 
 
