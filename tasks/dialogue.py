@@ -16,6 +16,7 @@ from ptm_lightning.data.conversations import (
     LONG_TURNS,
     ConversationReader,
     Learn,
+    Message,
     fit_prompt,
     messages_of,
 )
@@ -32,7 +33,6 @@ from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.target_text import target_frame
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.data.tokenizer_training import Algorithm
-from ptm_lightning.errors import UserError
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
 from ptm_lightning.metrics.dialogue import dialogue_scores, word_f1
@@ -140,18 +140,16 @@ class DialogueData(ExampleData):
             yield Text(text.id, messages[-1]["content"], {"messages": messages}, length)
 
     def predict_batch(self, texts: list[Text]) -> Batch:
-        """A batch of conversations."""
-        found = [fit_prompt(self.chat, text.row["messages"], self._max_prompt) for text in texts]
-        for text, prompt in zip(texts, found, strict=True):
-            if prompt is None:
-                raise UserError(
-                    f"--data.predict: the row with the id {text.id}: its last turn has more than {self._max_prompt} "
-                    "tokens; shorten it"
-                )
-        prompts = [prompt for prompt in found if prompt is not None]
-        if cut := sum(dropped > 0 for dropped, _ in prompts):
-            say(f"--data.max_length {self.max_length}: {cut:,} of {len(texts):,} conversations lose their first turns")
+        """A batch of conversations; of those that are too long the end."""
+        prompts = [self._prompt(text.row["messages"]) for text in texts]
+        self.note_cut(sum(cut for cut, _ in prompts), len(texts))
         return prompt_batch([ids for _, ids in prompts], texts, self.pad_id)
+
+    def _prompt(self, messages: Sequence[Message]) -> tuple[bool, list[int]]:
+        """Whether something is cut, and the ids: by whole turns, or if the last one doesn't fit alone, within it."""
+        if fitted := fit_prompt(self.chat, messages, self._max_prompt):
+            return fitted[0] > 0, fitted[1]
+        return True, self.chat.prompt(messages[-1:])[-self._max_prompt :] or [self.end_id]
 
     # For people
 

@@ -35,7 +35,8 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record
 from ptm_lightning.figures import Figure, confusion
 from ptm_lightning.finetuning import FineTuning
-from ptm_lightning.metrics.token_classification import OUTSIDE, Entity, entities, entity_scores, marks_entities
+from ptm_lightning.log import say
+from ptm_lightning.metrics.token_classification import OUTSIDE, Entity, entities, entity_scores, marks_entities, odd_tag
 from ptm_lightning.terms import Term, Terms
 
 TERM = "tags"
@@ -183,6 +184,12 @@ class TokenClassification(FineTuning):
                 right, guessed = map(" ".join, sentences[number])
                 tokens = as_text(self.evaluated(number)["tokens"])
                 yield {"tokens": tokens, "tags": right, "guessed": guessed, "wrong": wrong[number]}
+
+    def setup(self, stage: str) -> None:
+        """Says if a single tag keeps the others from being scored as entities."""
+        super().setup(stage)
+        if odd := odd_tag(self._link.labels):
+            say(f"the tag {odd} marks no entity, as the others do by B- and I-: words are scored, and no entities")
 
     def best_by(self) -> tuple[str, Literal["min", "max"]]:
         """F1 of entities, or the accuracy of tags that mark none."""

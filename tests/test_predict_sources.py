@@ -76,3 +76,15 @@ def test_a_preset_predicts_after_its_built_in_example(preset: str, tmp_path: Pat
     assert [row["id"] for row in found] == ["0", "1", "2"]
     assert found[0]["prediction"] == found[2]["prediction"]
     assert isinstance(found[0]["prediction"], list if preset == "token_classification" else str)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_columns_that_only_training_reads_may_be_missing(name: str, tmp_path: Path):
+    """Where the run has mapped all, and the rows to predict for have but those that are asked for."""
+    task, rows = find_class(name.partition(",")[0], Task, "--model"), ROWS[name]
+    columns = {column: f"my_{column}" for column in rows[0]}
+    asked = list(rows[0])[: 2 if task is QuestionAnswering else 1]
+    lines = [json.dumps({columns[column]: row[column] for column in asked}) + "\n" for row in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(lines))
+    data = task.data_class(predict=[str(tmp_path / "rows.jsonl")], columns=columns)
+    assert len(list(data.predict_inputs())) == len(rows)

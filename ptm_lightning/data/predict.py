@@ -89,7 +89,7 @@ def predict_texts(
     Args:
         sources: Files and other sources of rows.
         texts: Given right here.
-        columns: The task's column: the user's.
+        columns: The task's column: the user's. Those that only training reads may be missing.
         split_text: What divides the texts of a .txt file.
         required: The columns of text; the first one is "the text".
 
@@ -100,6 +100,7 @@ def predict_texts(
     if texts and len(required) > 1:
         raise UserError(f"--text: the task needs {' and '.join(required)}; give rows with both by {flag}")
     found = resolve(sources or (), flag)
+    columns = {ours: theirs for ours, theirs in (columns or {}).items() if ours in (*required, "id")}
     read_rows = (
         read(source, flag, split_text=split_text, columns=columns, required=required, keep_blank=True)
         for source in found

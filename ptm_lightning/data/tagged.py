@@ -54,7 +54,17 @@ class TaggedReader:
         return 0
 
     def encoder(self, tokenizer: Tokenizer) -> Encode:
-        """What gives token ids, and for each the number of the word that begins with it and that word's tag, or -1."""
+        """What gives token ids, and for each the number of the word that begins with it and that word's tag, or -1.
+
+        Raises:
+            UserError: All training words have the same tag.
+        """
+        if not self.labels.known and len(self.labels.counts) < 2:
+            words, only = sum(self.labels.counts.values()), "".join(self.labels.counts)
+            raise UserError(
+                f"--data.train: all {words:,} words have the one tag '{only}', and two or more are needed; "
+                "add rows with others, or name the right column with --data.columns.tags (of CoNLL's, it is the last)"
+            )
         ids = {name: number for number, name in enumerate(self.labels.names)}
 
         def encode(rows: Sequence[Row]) -> Iterator[Encoded]:

@@ -168,9 +168,7 @@ class TargetTextData(ExampleData, ABC):
 
     def predict_inputs(self) -> Iterator[Text]:
         """What to predict for, in order: the texts given right here, then the sources' rows, with or without target."""
-        source, target = self.fields
-        columns = {ours: theirs for ours, theirs in (self.columns or {}).items() if ours != target}
-        return predict_texts(self.predict, self.text, columns, required=(source,))
+        return predict_texts(self.predict, self.text, self.columns, required=self.fields[:1])
 
     def predict_batch(self, texts: list[Text]) -> Batch:
         """Sources."""

@@ -1,6 +1,7 @@
 """Metrics of classification and regression over a whole evaluation, as scikit-learn defines them."""
 
 import warnings
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ def classification_scores(probabilities: Tensor, labels: Tensor) -> dict[str, fl
     scores = _averages(matrix.diagonal(), matrix.sum(dim=0), matrix.sum(dim=1))
     scores["mcc"] = matthews_correlation(matrix)
     scores["calibration_error"] = float(multiclass_calibration_error(probabilities, labels, count, n_bins=BINS))
-    return scores | _auroc(probabilities, functional.one_hot(labels, count))
+    return scores | _auroc(probabilities, functional.one_hot(labels, count), [1] if count == 2 else range(count))
 
 
 def best_thresholds(probabilities: Tensor, labels: Tensor) -> list[float]:
@@ -65,7 +66,7 @@ def multi_label_scores(probabilities: Tensor, labels: Tensor, threshold: Tensor)
     right = (predicted * labels).sum(dim=0)
     scores = _averages(right, predicted.sum(dim=0), labels.sum(dim=0))
     scores["accuracy"] = float((predicted == labels).all(dim=1).float().mean())
-    return scores | _auroc(probabilities, labels)
+    return scores | _auroc(probabilities, labels, range(labels.shape[1]))
 
 
 def regression_scores(predictions: Tensor, values: Tensor) -> dict[str, float]:
@@ -165,9 +166,8 @@ def _divided(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(b > 0, a / b.clamp(min=1e-12), torch.zeros_like(a))
 
 
-def _auroc(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
-    """The mean area over the labels that occur and don't occur everywhere."""
-    columns = [1] if probabilities.shape[1] == 2 and bool((labels.sum(dim=1) == 1).all()) else range(labels.shape[1])
+def _auroc(probabilities: Tensor, labels: Tensor, columns: Iterable[int]) -> dict[str, float]:
+    """The mean area over those of some labels that occur and don't occur everywhere."""
     some = [c for c in columns if 0 < int(labels[:, c].sum()) < len(labels)]
     if not some:
         return {}

@@ -10,7 +10,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 OUTSIDE = "O"
-CHUNK_TAG = re.compile(r"[BIES]-.+")
+CHUNK_TAG = re.compile(r"[BIESMLU](-.+)?")
+SAME_AS = {"M": "I", "L": "E", "U": "S"}
+"""Of the schemes BMES and BILOU."""
+NO_KIND = "_"
+"""Of entities whose tags are a letter alone."""
 
 
 class Entity(NamedTuple):
@@ -22,9 +26,16 @@ class Entity(NamedTuple):
 
 
 def marks_entities(tags: Iterable[str]) -> bool:
-    """Whether tags say where entities begin and go on (B-, I-, also E- and S-), and don't merely name words."""
+    """Whether tags say where entities begin and go on (B-, I-, also E- S- M- L- U-), and don't merely name words."""
     others = [tag for tag in tags if tag != OUTSIDE]
-    return bool(others) and all(CHUNK_TAG.fullmatch(tag) for tag in others)
+    return any(tag[:1] in ("B", "I") for tag in others) and all(CHUNK_TAG.fullmatch(tag) for tag in others)
+
+
+def odd_tag(tags: Iterable[str]) -> str | None:
+    """The tag for which tags don't mark entities, though most of them do."""
+    others = [tag for tag in tags if tag != OUTSIDE]
+    odd = [tag for tag in others if not CHUNK_TAG.fullmatch(tag)]
+    return odd[0] if odd and 2 * len(odd) < len(others) else None
 
 
 def entities(tags: Sequence[str]) -> list[Entity]:
@@ -37,6 +48,7 @@ def entities(tags: Sequence[str]) -> list[Entity]:
     opened: Entity | None = None
     for place, tag in enumerate(tags):
         letter, _, kind = tag.partition("-")
+        letter, kind = SAME_AS.get(letter, letter), kind or NO_KIND
         goes_on = opened is not None and letter in "IE" and kind == opened.kind
         if opened is not None and not goes_on:
             found.append(opened)

@@ -89,6 +89,13 @@ def test_several_labels(seed: int):
     assert ours["auroc"] == pytest.approx(np.mean(areas), abs=1e-6)
 
 
+def test_two_labels_of_which_each_row_has_one_are_still_two():
+    labels = np.array([[1, 0], [0, 1], [1, 0], [0, 1]])
+    probabilities = np.array([[0.9, 0.8], [0.8, 0.9], [0.1, 0.1], [0.2, 0.3]])
+    ours = multi_label_scores(torch.tensor(probabilities), torch.tensor(labels), torch.full((2,), 0.5))
+    assert ours["auroc"] == pytest.approx(metrics.roc_auc_score(labels, probabilities, average="macro"))
+
+
 def test_thresholds_have_the_highest_f1_of_all():
     random = np.random.default_rng(0)
     labels = (random.random((60, 4)) < [0.5, 0.2, 0.0, 1.0]).astype(int)

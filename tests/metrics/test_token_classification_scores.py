@@ -4,7 +4,13 @@ import random
 
 import pytest
 
-from ptm_lightning.metrics.token_classification import Entity, entities, entity_scores, marks_entities
+from ptm_lightning.metrics.token_classification import (
+    Entity,
+    entities,
+    entity_scores,
+    marks_entities,
+    odd_tag,
+)
 
 
 def ends(before: str, tag: str, kind_before: str, kind: str) -> bool:
@@ -91,3 +97,24 @@ def test_tags_that_mark_no_entities_have_an_accuracy_only() -> None:
     assert marks_entities(["O", "B-a", "I-a"])
     assert not marks_entities(["O"])
     assert not marks_entities(["O", "B-a", "NOUN"])
+
+
+def test_other_schemes_are_read() -> None:
+    sentence = ["B-a", "{inside}-a", "{end}-a", "O", "{single}-b", "B-b"]
+    expected = [Entity("a", 0, 2), Entity("b", 4, 4), Entity("b", 5, 5)]
+    for inside, end, single in ("IES", "MES", "ILU"):
+        tags = [tag.format(inside=inside, end=end, single=single) for tag in sentence]
+        assert marks_entities(tags)
+        assert entities(tags) == expected
+
+
+def test_letters_alone_mark_entities_of_no_kind() -> None:
+    assert marks_entities(["B", "I", "O"])
+    assert entities(["B", "I", "O", "B"]) == [Entity("_", 0, 1), Entity("_", 3, 3)]
+    assert not marks_entities(["S", "M", "L", "O"])
+
+
+def test_a_single_odd_tag_is_named() -> None:
+    assert odd_tag(["O", "B-a", "I-a", "domain=en"]) == "domain=en"
+    assert odd_tag(["O", "B-a", "I-a"]) is None
+    assert odd_tag(["NOUN", "VERB", "I-a"]) is None

@@ -171,9 +171,14 @@ def test_the_last_turn_of_the_user_is_answered(tmp_path: Path, kind: str, caplog
         assert [row["text"] for row in found] == ["hello", "where is it ?", "c", "who ?"]
         answers[size] = [row["prediction"] for row in found]
     assert answers[1] == answers[32]
-    assert "--data.max_length 80: 1 of 4 conversations lose their first turns" in caplog.text
-    with pytest.raises(UserError, match=r"id 0: its last turn has more than \d+ tokens; shorten it"):
-        trainer_for(tmp_path, 0).predict(task, DialogueData(text=["cat " * 90], **DATA))
+    assert "--data.max_length 80: cuts 1 of 4 texts to predict for" in caplog.text
+
+
+def test_of_a_last_turn_that_is_too_long_the_end_is_answered(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    task, _ = prepared(rows_file(tmp_path))
+    (found,) = trainer_for(tmp_path, 0).predict(task, DialogueData(text=["cat " * 90, "a cat"], **DATA))
+    assert all(row["prediction"] is not None for row in found)
+    assert "--data.max_length 80: cuts 1 of 2 texts to predict for" in caplog.text
 
 
 def test_the_commonest_reply_stands_beside(tmp_path: Path):

@@ -224,6 +224,19 @@ def test_bad_rows_are_named(tmp_path: Path, row: dict[str, Any], message: str) -
         fitted(tmp_path, [*sentences(2), row, *sentences(9)])
 
 
+def test_words_that_all_have_one_tag_are_refused(tmp_path: Path) -> None:
+    rows = [row | {"tags": ["O"] * len(row["tags"])} for row in sentences(20)]
+    with pytest.raises(UserError, match=r"--data.train: all \d+ words have the one tag 'O'.*--data.columns.tags"):
+        fitted(tmp_path, rows)
+
+
+def test_a_tag_that_keeps_entities_from_being_scored_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = sentences(20)
+    rows[3]["tags"][0] = "domain=en"
+    fitted(tmp_path, rows)
+    assert "the tag domain=en marks no entity, as the others do" in caplog.text
+
+
 def test_plain_text_is_predicted_for(tmp_path: Path) -> None:
     task, _ = fitted(tmp_path, sentences(40), max_steps=2)
     (tmp_path / "asked.txt").write_text("the cat sees 12\na dog\n")
