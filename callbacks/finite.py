@@ -10,8 +10,9 @@ from ptm_lightning.checkpoint import newest_valid
 from ptm_lightning.errors import UserError
 
 from .step_end import checkpoint_folder
-from .step_timer import log_interval
 
+SELDOM = 50
+"""Steps between looks where nothing is logged."""
 NEVER = torch.iinfo(torch.int64).max
 
 
@@ -42,7 +43,7 @@ class FiniteLoss(Callback):
             step = self._step if stepped else self._step + 1
             self._first = torch.minimum(self._first, torch.where(loss.detach().isfinite(), NEVER, step))
         alone = trainer.world_size == 1 and pl_module.device.type == "cpu"
-        every = 1 if alone else log_interval(trainer)
+        every = 1 if alone else trainer.log_every_n_steps or SELDOM  # type: ignore[attr-defined]
         if stepped and self._step % every == 0:
             self._look(trainer, pl_module)
 

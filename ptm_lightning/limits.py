@@ -55,9 +55,9 @@ def _problems(trainer: Any) -> Iterator[str]:
         yield "use_distributed_sampler false changes nothing: the processes share the plan; leave it out"
 
 
-def trains(trainer: Trainer | None) -> bool:
-    """Whether a trainer is to train; without one, a task may."""
-    return trainer is None or trainer.state.fn == "fit"
+def evaluates(trainer: Trainer | None) -> bool:
+    """Whether a trainer uses the weights as they are."""
+    return trainer is not None and trainer.state.fn in ("validate", "test", "predict")
 
 
 def steps_of_run(trainer: Trainer, steps: Callable[[int], int]) -> int:

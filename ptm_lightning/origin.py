@@ -26,7 +26,7 @@ def start_from(task: Task, checkpoint: Path) -> None:
     saved = load_checkpoint(checkpoint)
     if (writer := saved[KEY]["task"]) != (name := type(task).__name__):
         raise UserError(
-            f"--checkpoint {checkpoint}: was written by {writer}, and the run is one of {name}; name its own"
+            f"--checkpoint {checkpoint}: was written by {writer}, and this is a run of {name}; name one of its own"
         )
     _start_from(task, checkpoint, saved)
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
+from torch import Tensor
 
 from ptm_lightning.limits import sync_buffers
 
@@ -18,16 +19,17 @@ def logs_at(trainer: Trainer, step: int) -> bool:
     return bool(every and step % every == 0)
 
 
-def record_steps(task: "Task", step: int, rate: float, gradient_norm: float) -> None:
+def record_steps(task: "Task", step: int, rate: float, gradient_norm: Tensor | None) -> None:
     """Writes the training metrics since the last time.
 
     Args:
         task: Whose running sums begin anew.
         step: The optimizer steps done.
         rate: The last step's learning rate.
-        gradient_norm: Of the last step, before clipping.
+        gradient_norm: (,) of the last step, before clipping.
     """
-    measured = {"train/learning_rate": rate, "train/gradient_norm": gradient_norm}
+    assert gradient_norm is not None
+    measured = {"train/learning_rate": rate, "train/gradient_norm": float(gradient_norm)}
     sums = task.running_sums.over_processes(task.trainer.strategy, task.trainer.world_size)
     metrics = task.means(sums, "train") | measured
     task.running_sums.clear()

@@ -19,7 +19,7 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Evaluation, Record
 from ptm_lightning.figures import Figure
 from ptm_lightning.findings import Finding
-from ptm_lightning.limits import averaged_batches, check_trainer, micro_batch, sync_buffers, trains
+from ptm_lightning.limits import averaged_batches, check_trainer, evaluates, micro_batch, sync_buffers
 from ptm_lightning.link import Link
 from ptm_lightning.models.dropout import seed_dropout
 from ptm_lightning.models.inputs import network_inputs
@@ -94,7 +94,7 @@ class Task(LightningModule):
         self.running_sums = RunningSums()
         self.evaluation = Evaluation()
         self._step_tokens, self._resumed_at = 0, -1
-        self._gradient_norm: Any = None
+        self._gradient_norm: Tensor | None = None
 
     def terms(self, batch: Batch) -> Terms:
         """The terms of the loss, named as in `batch["counts"]`, and in evaluation (`not self.training`) the metrics."""
@@ -175,7 +175,7 @@ class Task(LightningModule):
         if self.network is not None or (self.link is None and not self._has_data()):
             return
         self.link = self.link or self.trainer.datamodule.link  # type: ignore[attr-defined]
-        self.network = start_network(self.auto_class, self, self._link, trains(self._trainer))
+        self.network = start_network(self.auto_class, self, self._link, not evaluates(self._trainer))
         self.link = self._link.with_network(self.auto_class, self.network.config)
 
     def _has_data(self) -> bool:
@@ -253,7 +253,7 @@ class Task(LightningModule):
         self.tokens_seen += self._step_tokens
         trim_freed_memory(step := self.global_step + 1)
         if logs_at(self.trainer, step):
-            record_steps(self, step, rate, float(self._gradient_norm))
+            record_steps(self, step, rate, self._gradient_norm)
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums anew."""
@@ -278,7 +278,7 @@ class Task(LightningModule):
 
     def predict_step(self, window: Window, batch_idx: int) -> list[dict[str, Any]]:
         """The predictions for a window of texts, in their order."""
-        trim_freed_memory()
+        trim_freed_memory(batch_idx if len(window.texts) == 1 else 0)
         return window.in_order(map(self.predictions, map(self.trainer.strategy.batch_to_device, window)))
 
     def means(self, sums: RunningSums, prefix: str, records: Sequence[Record] = ()) -> dict[str, float]:

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 from ptm_lightning.checkpoint import FORMAT
 from ptm_lightning.environment import differences, environment
-from ptm_lightning.limits import trains
 from ptm_lightning.link import Link
 from ptm_lightning.log import say
 
@@ -37,7 +36,7 @@ def take_state(task: "Task", state: dict[str, Any]) -> None:
     if trainer is None or trainer.is_global_zero:  # the first process has the sums of all
         task.running_sums.restore(state["running_sums"], task.device)
     task.configure_model()
-    if trainer is None or not trains(trainer):
+    if trainer is None or trainer.state.fn != "fit":
         return
     then, now = state.get("environment"), environment(trainer.precision, trainer.world_size)
     if then and (changed := differences(then, now)):

@@ -21,7 +21,7 @@ from ptm_lightning.data.conversations import (
     messages_of,
 )
 from ptm_lightning.data.corpus_text import CorpusSettings
-from ptm_lightning.data.example_data import ExampleData, Split, example_at
+from ptm_lightning.data.example_data import CALLED, ExampleData, Split, example_at
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.new_words import NewTokens
@@ -45,7 +45,7 @@ class DialogueData(ExampleData):
     """Conversations: `messages` of a role and a content, or `turns`, texts of user and assistant by turns.
 
     They become tokens by the tokenizer's chat template; one that has none gets a simple one. Turns that don't fit are
-    cut from the left, as a whole; the system's message stays.
+    cut from the left, as a whole; the system's message stays, unless the last turn leaves it no room.
     """
 
     fields: ClassVar[tuple[str, ...]] = FIELDS
@@ -146,10 +146,11 @@ class DialogueData(ExampleData):
         return prompt_batch([ids for _, ids in prompts], texts, self.pad_id)
 
     def _prompt(self, messages: Sequence[Message]) -> tuple[bool, list[int]]:
-        """Whether something is cut, and the ids: by whole turns, or if the last one doesn't fit alone, within it."""
+        """Whether something is cut, and the ids: by whole turns, or if the last one doesn't fit, within it."""
         if fitted := fit_prompt(self.chat, messages, self._max_prompt):
             return fitted[0] > 0, fitted[1]
-        return True, self.chat.prompt(messages[-1:])[-self._max_prompt :] or [self.end_id]
+        ids = self.chat.prompt(messages[-1:])
+        return len(messages) > 1 or len(ids) > self._max_prompt, ids[-self._max_prompt :] or [self.end_id]
 
     # For people
 
@@ -163,18 +164,14 @@ class DialogueData(ExampleData):
         return show_row(batch, row, self.hf_tokenizer)
 
     def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
-        if split != "train":  # the counts are those of all splits together
-            return
-        counts = {CUT_ROWS: 0, LONG_TURNS: 0, LONG_REPLIES: 0, **self.corpus.provenance["dialogue"]}
-        length = f"--data.max_length {self.max_length}"
+        counts, length, of = store.counted, f"--data.max_length {self.max_length}", CALLED[split]
         if cut := counts[CUT_ROWS]:
-            say(
-                f"{length}: {cut:,} of {counts['rows']:,} rows lack earlier turns, which don't fit; whole turns are cut"
-            )
+            rows = f"{cut:,} of {counts['rows']:,} {of} rows"
+            say(f"{length}: {rows} lack earlier turns, which don't fit; whole turns are cut")
         target = f"--data.max_target_length {self.max_target_length}"
         for what, flag in {LONG_TURNS: length, LONG_REPLIES: target}.items():
             if left_out := counts[what]:
-                say(f"{flag}: {left_out:,} {what} are left out; {counts['replies']:,} others are not")
+                say(f"{flag}: {left_out:,} {of} {what} are left out; {counts['replies']:,} others are not")
 
 
 class Dialogue(TextGeneration):

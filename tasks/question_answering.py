@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ptm_lightning.data.answers import answers_of
 from ptm_lightning.data.batch import Batch, in_parts
-from ptm_lightning.data.example_data import CALLED, ExampleData, Split, field_lengths
+from ptm_lightning.data.example_data import CALLED, ExampleData, Split
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.formats import Row
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
@@ -24,6 +24,7 @@ from ptm_lightning.data.questions import (
     QuestionReader,
     QuestionRows,
     flat_fields,
+    notes,
     null_token,
 )
 from ptm_lightning.data.store import TokenStore
@@ -130,10 +131,8 @@ class QuestionAnsweringData(ExampleData):
         return Windows(store, self.template, self.max_length, self._stride)
 
     def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
-        half = (self.max_length - len(self.template)) // 2
-        if long := int((field_lengths(store, np.arange(len(store)))[:, 0] > half).sum()):
-            of = f"{long:,} of {len(store):,} {CALLED[split]} questions"
-            say(f"--data.max_length {self.max_length}: {of} are cut to {half} tokens")
+        for note in notes(self._windows(store), CALLED[split], getattr(self._task, "max_answer_tokens", None)):
+            say(note)
 
 
 class QuestionAnswering(FineTuning):

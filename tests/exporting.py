@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from ptm_lightning.tasks import (
-    MaskedLM,
-)
+from ptm_lightning.tasks import MaskedLM
 from transformers import PreTrainedModel
 
 from ptm_lightning.checkpoint import SafeCheckpointIO

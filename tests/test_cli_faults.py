@@ -107,12 +107,17 @@ def test_a_checkpoint_of_another_task(command: str, here: Path, capfd: pytest.Ca
     torch.save(saved, "other.ckpt")
     more = ["--text", "a [MASK]"] if command == "predict" else []
     assert main([command, "--run_dir", "run", "--checkpoint", "other.ckpt", *more]) == 2
-    assert "other.ckpt: was written by CausalLM, and the run is one of MaskedLM; name its own" in last_line(capfd)
+    assert "other.ckpt: was written by CausalLM, and this is a run of MaskedLM; name one of its own" in last_line(capfd)
 
 
 def test_a_head_that_was_never_trained(here: Path, capfd: pytest.CaptureFixture[str]):
     assert main(["predict", "--model=SequenceClassification", "--model.backbone=run/model", "--text", "a word"]) == 2
     assert "--model.backbone run/model has no weights for" in last_line(capfd)
+
+
+def test_check_takes_a_head_that_was_never_trained(here: Path, corpus: Path):
+    data = [f"--data.train={corpus}", "--data.max_length=32"]
+    assert main(["check", "--model=NextSentence", "--model.backbone=run/model", *data]) == 0
 
 
 @pytest.mark.parametrize(

@@ -138,11 +138,12 @@ class ConversationReader:
         return replies if self.learn == "all" else replies[-1:]
 
     def _encoded(self, row: Row) -> Encoded:
+        before = self._counts.copy()
         self._counts["conversations"] += 1
         rows = list(self._rows(messages_of(row, "")))[::-1]
         ids = [id_ for row in rows for id_ in row.ids]
         turns = [turn for row in rows for turn in (BEGINS, *row.turns[1:])]
-        return Encoded((ids,), {"turn": turns} if ids else {})
+        return Encoded((ids,), {"turn": turns} if ids else {}, self._counts - before)
 
     def _rows(self, messages: list[Message]) -> Iterator[TokenRow]:
         """The last row first."""

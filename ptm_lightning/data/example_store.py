@@ -6,10 +6,12 @@ column of targets; info.json.
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -32,6 +34,8 @@ class Encoded(NamedTuple):
     """The token ids of each field, without special tokens."""
     columns: Mapping[str, Any]
     """Targets by name: a number or an array for the example, or a list with an integer for each token."""
+    counts: Mapping[str, int] = MappingProxyType({})
+    """What the store counts over all rows, also over those that it leaves out."""
 
 
 Encode = Callable[[Sequence[Row]], Iterable[Encoded]]
@@ -76,6 +80,11 @@ class ExampleStore(TokenStore):
         """Fields of an example."""
         return int(self.info["fields"])
 
+    @property
+    def counted(self) -> Counter[str]:
+        """What was counted over its rows, also over those that are left out."""
+        return Counter(self.info["counted"])
+
     def rows(self, examples: Iterable[int]) -> Iterator[Row]:
         """Some rows as they were read, under the task's column names."""
         with open(self.folder / "rows.jsonl", "rb") as file:
@@ -102,11 +111,12 @@ def write_examples(rows: Iterable[Row], encode: Encode, tokenizer: Tokenizer, fo
     dtype = np.dtype(np.uint16 if size <= 2**16 else np.uint32)
     counts, columns = np.zeros(size, dtype=np.int64), dict[str, list[Any]]()
     lengths, row_ends, text_bytes, width = [0], [0], 0, 1
-    stored = list[bool]()
+    stored, counted = list[bool](), Counter[str]()
     with open(folder / "tokens.bin", "wb") as tokens, open(folder / "rows.jsonl", "wb") as lines:
         stream = iter(rows)
         for batch in iter(lambda: list(islice(stream, BATCH)), []):
-            for row, (fields, targets) in zip(batch, encode(batch), strict=True):
+            for row, (fields, targets, of_row) in zip(batch, encode(batch), strict=True):
+                counted.update(of_row)
                 stored.append(any(fields))
                 if not stored[-1]:  # a text of control characters alone gives no token
                     continue
@@ -135,6 +145,7 @@ def write_examples(rows: Iterable[Row], encode: Encode, tokenizer: Tokenizer, fo
         "unknown": 0 if unknown is None else int(counts[unknown]),
         "fields": width,
         "columns": sorted(columns),
+        "counted": counted,
         "dtype": dtype.name,
     }
     (folder / "info.json").write_text(json.dumps(info, indent=1), encoding="utf-8")

@@ -228,7 +228,7 @@ class _Builder:
         encode = self.reader.encoder(self.tokenizer)
         stored = write_examples(self._counted(mine), encode, self.tokenizer, self.folder / split)
         if not stored.any():
-            raise UserError(f"{flag}: no row that can be used, in its source or held out for it; give others")
+            raise UserError(f"{flag}: no row that can be used, of its source or of those held out for it; give others")
         return stored
 
     def _counted(self, rows: Iterator[Row]) -> Iterator[Row]:

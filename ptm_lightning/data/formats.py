@@ -8,7 +8,6 @@ import csv
 import gzip
 import io
 import json
-import re
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from ptm_lightning.data.class_names import parquet_class_names, with_class_names
+from ptm_lightning.data.conll import conll_sentences
 from ptm_lightning.data.squad import unnested
 from ptm_lightning.errors import UserError
 
@@ -104,17 +104,12 @@ def _text_lines(path: Path, where: str) -> Placed:
 
 
 def _conll(path: Path, where: str) -> Placed:
-    """Sentences divided by blank lines, a token a line; the first column is the token, the last its tag."""
-    start, held = 1, list[list[str]]()
-    for number, line in enumerate(chain(_lines(path, where), [b""]), 1):
-        columns = re.findall(r"[^ \t\r\n]+", _decode(line, number, where))  # other white space is a token's
-        if columns and columns[0] != "-DOCSTART-":
-            start = start if held else number
-            held.append(columns)
-        elif held:
-            tags = {"tags": [columns[-1] for columns in held]} if min(map(len, held)) > 1 else {}
-            yield start, {"tokens": [columns[0] for columns in held]} | tags
-            held = []
+    """The first column is the token, the last its tag."""
+    lines = (_decode(line, number, where) for number, line in enumerate(_lines(path, where), 1))
+    for sentence in conll_sentences(lines):
+        rows = [columns for _, columns in sentence]
+        tags = {"tags": [columns[-1] for columns in rows]} if min(map(len, rows)) > 1 else {}
+        yield sentence[0][0], {"tokens": [columns[0] for columns in rows]} | tags
 
 
 def _loads(text: str, line: int, where: str) -> Any:

@@ -90,7 +90,7 @@ class StepLoader:
         keys = islice(self.batches.plan.from_window(epoch, window), self.place.rank, None, self.place.processes)
         step: list[Batch] = []
         loader = data_loader(self.batches, keys, self.num_workers, self.place.cuda)
-        for batch in made_ahead(loader, self.accumulate + 1):
+        for batch in made_ahead(loader, self.place.cuda, self.accumulate + 1):
             step.append(batch)
             if len(step) == self.accumulate:
                 yield from self._counted(step)
@@ -111,10 +111,11 @@ class Share(Generic[T]):
     """This process's share of the batches. Lightning would share out a bare DataLoader once more."""
 
     loader: DataLoader[T]
+    cuda: bool = False
 
     def __iter__(self) -> Iterator[T]:
         """The batches, in order."""
-        return iter(made_ahead(self.loader))
+        return iter(made_ahead(self.loader, self.cuda))
 
     def __len__(self) -> int:
         """How many there are; Lightning would not evaluate where there is none, and the other processes would wait."""
@@ -140,9 +141,9 @@ def data_loader(dataset: Dataset[T], keys: Iterable[Key], num_workers: int, pin_
     )
 
 
-def made_ahead(loader: DataLoader[T], ahead: int = 2) -> Iterable[T]:
+def made_ahead(loader: DataLoader[T], cuda: bool, ahead: int = 2) -> Iterable[T]:
     """What a loader gives, up to `ahead` batches before they are asked for, where CUDA computes meanwhile.
 
     On a CPU a thread would only take its time from the network's, and worker processes are ahead anyway.
     """
-    return prefetched(loader, ahead) if loader.pin_memory and not loader.num_workers else loader
+    return prefetched(loader, ahead) if cuda and not loader.num_workers else loader

@@ -3,7 +3,7 @@
 Shapes: w windows of T places.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -15,12 +15,13 @@ from tokenizers import Encoding, Tokenizer
 
 from ptm_lightning.data.answers import NO_TOKEN, Answer, Span, answers_of, stands_there, tokens_of, trimmed
 from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.example_data import field_lengths
 from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
 from ptm_lightning.data.formats import Row
 from ptm_lightning.data.layout import Pieces
-from ptm_lightning.data.noise import Ints
+from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.template import Template
-from ptm_lightning.data.windows import Cut, Windows, last_field_columns, spread
+from ptm_lightning.data.windows import Cut, Windows, cut_windows, last_field_columns, spread
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 
@@ -29,6 +30,8 @@ SHOWN = 3
 """Misplaced answers that a message shows."""
 Misplaced = Literal["refuse", "skip"]
 """What to do with rows whose answers don't stand in their context where they should."""
+MISPLACED = "misplaced"
+"""What a store counts such rows as."""
 
 
 class QuestionReader:
@@ -105,8 +108,9 @@ def _encoded(row: Row, question: Encoding, context: Encoding) -> Encoded:
     answers, offsets = answers_of(row, ""), trimmed(context.offsets, row["context"])
     span = tokens_of(answers[0], offsets) if answers else Span(NO_TOKEN, NO_TOKEN)
     untaught = bool(answers) and span.first == NO_TOKEN  # the tokenizer drops all its characters
-    if untaught or not offsets or _misplaced(answers, row["context"]) is not None:
-        return Encoded(((), ()), {})
+    misplaced = _misplaced(answers, row["context"]) is not None
+    if untaught or not offsets or misplaced:
+        return Encoded(((), ()), {}, {MISPLACED: misplaced})
     begin, end = ([0] * len(question.ids) + [span[side] for span in offsets] for side in (0, 1))
     columns = {"first": span.first, "last": span.last, "begin": begin, "end": end}
     return Encoded((question.ids, context.ids), columns)
@@ -163,7 +167,7 @@ class QuestionCollate:
         cut, starts = self.windows.read(pieces)
         offsets = (store.columns["begin"], store.columns["end"]) if self.evaluate else None
         batch = self.rows(store.tokens, starts, cut, offsets)
-        answer = np.column_stack([store.columns[name][cut.example] for name in ("first", "last")])
+        answer = stored_answers(store)[cut.example]
         column = last_field_columns(self.windows.template, cut.lengths)
         batch["spans"] = torch.from_numpy(spans_in_windows(answer, cut, column, batch["nulls"].numpy()))
         batch["counts"][self.term] = len(answer)
@@ -186,8 +190,42 @@ def spans_in_windows(answer: Ints, cut: Cut, column: Ints, null: Ints) -> Ints:
         (w, 2); an answer that isn't wholly in its window isn't there.
     """
     place = answer - cut.begin[:, None]
-    inside = (answer[:, 0] >= cut.begin) & (answer[:, 1] < cut.begin + cut.lengths[:, -1])
-    return np.where(inside[:, None], column[:, None] + place, null[:, None])
+    return np.where(_has_whole(answer, cut)[:, None], column[:, None] + place, null[:, None])
+
+
+def _has_whole(answer: Ints, cut: Cut) -> Bools:
+    """(w,) whether each window has all of its answer."""
+    return (answer[:, 0] >= cut.begin) & (answer[:, 1] < cut.begin + cut.lengths[:, -1])
+
+
+def stored_answers(store: ExampleStore) -> Ints:
+    """(n, 2) the first and the last token of each question's first answer; NO_TOKEN twice if it has none."""
+    return np.column_stack([store.columns[name] for name in ("first", "last")])
+
+
+def notes(windows: Windows, split: str, longest: int | None) -> Iterator[str]:
+    """What a user should know of the questions of a split.
+
+    Args:
+        windows: Of its store.
+        split: What it is called.
+        longest: Tokens of the longest answer that is given, if that is known.
+    """
+    store, room, many = windows.store, windows.room, f"{len(windows.store):,} {split}"
+    lengths, answers = field_lengths(store, np.arange(len(store))), stored_answers(store)
+    if count := store.counted[MISPLACED]:
+        yield f"--data.misplaced skip: {count:,} {split} questions are left out for a misplaced answer"
+    if count := int((lengths[:, 0] > room // 2).sum()):
+        yield f"--data.max_length {windows.max_length}: {count:,} of {many} questions are cut to {room // 2} tokens"
+    cut = cut_windows(lengths, room, windows.stride)
+    whole = np.unique(cut.example[_has_whole(answers[cut.example], cut)])
+    if count := int((answers[:, 0] != NO_TOKEN).sum()) - len(whole):
+        yield (
+            f"--data.stride {windows.stride}: {count:,} of {many} questions have an answer that stands whole in no "
+            "window, and are taken for questions without one; give a smaller stride, or a larger --data.max_length"
+        )
+    if longest is not None and (count := int((answers[:, 1] - answers[:, 0] >= longest).sum())):
+        yield f"--model.max_answer_tokens {longest}: {count:,} of {many} questions have a longer answer; give more"
 
 
 def null_token(template: Template, cls_id: int | None) -> tuple[int, int]:

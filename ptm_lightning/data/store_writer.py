@@ -24,7 +24,7 @@ Take = Callable[[list[str], list[Encoding]], None]
 Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
-FORMAT = 5
+FORMAT = 6
 """To be raised when the files, how text becomes tokens, the rules for sentences or held-out rows, or their hashes
 change: stores are then built anew."""
 

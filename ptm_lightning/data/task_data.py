@@ -247,7 +247,7 @@ class TaskData(LightningDataModule):
     def _share(self, batches: StepBatches) -> Share[Batch]:
         place = Place.of(self.trainer)
         keys = batches.plan.evaluation_keys(place.rank, place.processes)
-        return Share(data_loader(batches, keys, self.num_workers, place.cuda))
+        return Share(data_loader(batches, keys, self.num_workers), place.cuda)  # rows as they were read aren't pinned
 
     # What the parts are made of
 

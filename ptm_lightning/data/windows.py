@@ -88,7 +88,7 @@ class Windows:
         """The windows of a batch, their examples by their numbers in the store, and (w, k) where each field begins."""
         examples = example_at(self.store, pieces.start)
         lengths = field_lengths(self.store, examples)
-        lengths[:, :-1] = np.minimum(lengths[:, :-1], self._room // 2)
+        lengths[:, :-1] = np.minimum(lengths[:, :-1], self.room // 2)
         lengths[:, -1] = pieces.length - lengths[:, :-1].sum(axis=1)
         starts = field_starts(self.store, examples)
         begin = pieces.start - starts[:, -1]
@@ -97,14 +97,15 @@ class Windows:
 
     def owned(self, cut: Cut) -> tuple[Ints, Ints]:
         """Which tokens of the last field are each window's own; see the function."""
-        return owned(cut, field_lengths(self.store, cut.example)[:, -1], self._room, self.stride)
+        return owned(cut, field_lengths(self.store, cut.example)[:, -1], self.room, self.stride)
 
     @property
-    def _room(self) -> int:
+    def room(self) -> int:
+        """Tokens of a row without the special ones."""
         return self.max_length - len(self.template)
 
     def _cut(self, examples: Ints) -> Cut:
-        return cut_windows(field_lengths(self.store, examples), self._room, self.stride)
+        return cut_windows(field_lengths(self.store, examples), self.room, self.stride)
 
 
 def last_field_columns(template: Template, lengths: Ints) -> Ints:

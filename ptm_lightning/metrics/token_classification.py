@@ -6,7 +6,7 @@ References:
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 OUTSIDE = "O"
@@ -28,14 +28,13 @@ class Entity(NamedTuple):
 def marks_entities(tags: Iterable[str]) -> bool:
     """Whether tags say where entities begin and go on (B-, I-, also E- S- M- L- U-), and don't merely name words."""
     others = [tag for tag in tags if tag != OUTSIDE]
-    return any(tag[:1] in ("B", "I") for tag in others) and all(CHUNK_TAG.fullmatch(tag) for tag in others)
+    return any("-" in tag or tag in ("B", "I") for tag in others) and all(CHUNK_TAG.fullmatch(tag) for tag in others)
 
 
-def odd_tag(tags: Iterable[str]) -> str | None:
-    """The tag for which tags don't mark entities, though most of them do."""
-    others = [tag for tag in tags if tag != OUTSIDE]
-    odd = [tag for tag in others if not CHUNK_TAG.fullmatch(tag)]
-    return odd[0] if odd and 2 * len(odd) < len(others) else None
+def odd_tag(tags: Collection[str]) -> str | None:
+    """The one tag without which the others would mark entities."""
+    odd = [tag for tag in tags if tag != OUTSIDE and not CHUNK_TAG.fullmatch(tag)]
+    return odd[0] if len(odd) == 1 and marks_entities(set(tags) - set(odd)) else None
 
 
 def entities(tags: Sequence[str]) -> list[Entity]:

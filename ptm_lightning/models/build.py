@@ -138,7 +138,8 @@ def load_network(
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(explain(name, auto_class, error)) from error
-    missing = sorted(report["missing_keys"] | {key for key, *_ in report["mismatched_keys"]})
+    learned = {key for key, weight in network.named_parameters() if weight.requires_grad}  # the others are computed
+    missing = sorted(learned & (report["missing_keys"] | {key for key, *_ in report["mismatched_keys"]}))
     if labels is not None and other and other != list(labels.names):
         _refuse_new_weights(trains, f"--model.backbone {name} has a head for other labels ({', '.join(other)})")
         renew_head(network, _from_config(auto_class, config, seed))

@@ -35,21 +35,21 @@ def granted_cores(own: Path, root: Path) -> float | None:
 
 
 def _limits(own: Path, root: Path) -> Iterator[float]:
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         for line in own.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers and "cpu" not in controllers.split(","):
                 continue
-            top = root / controllers
             inside = PurePosixPath(path.lstrip("/"))
-            for folder in (top / inside, *(top / parent for parent in inside.parents)):
-                yield from _limit(folder)
+            for top in {root / controllers, root / "cpu"} if controllers else {root}:
+                for folder in (top / inside, *(top / parent for parent in inside.parents)):
+                    yield from _limit(folder)
 
 
 def _limit(folder: Path) -> Iterator[float]:
     """The limit of one group, if it has one, in microseconds of time for each period."""
     for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
-        with suppress(OSError):
+        with suppress(OSError, ValueError, ZeroDivisionError):
             quota, period = " ".join((folder / name).read_text() for name in files).split()
             if quota not in ("max", "-1"):
                 yield int(quota) / int(period)

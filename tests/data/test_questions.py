@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from ptm_lightning.data.answers import Answer, Span, answers_of, stands_there, tokens_of, trimmed
 from ptm_lightning.data.layout import Pieces
-from ptm_lightning.data.questions import null_token
+from ptm_lightning.data.questions import notes, null_token
 from ptm_lightning.data.template import Template
 from ptm_lightning.data.tokenizer import raw
 from ptm_lightning.data.tokenizer_training import Algorithm, train_tokenizer
@@ -143,6 +143,18 @@ def test_misplaced_answers_are_skipped(tmp_path: Path, caplog: pytest.LogCapture
     }
 
 
+def test_what_is_left_out_is_said_whenever_the_split_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings: dict[str, Any] = {"misplaced": "skip", "validation_share": 0.0, "test_share": 0.0}
+    settings["validation"] = [write(tmp_path / "other.jsonl", [row(40)])]
+    opened(tmp_path, misplaced_rows(), **settings)
+    caplog.clear()
+    data = opened(tmp_path, misplaced_rows(), **settings)
+    assert not caplog.text  # it comes from the cache
+    data._say_what_is_cut("train", data.corpus.train)
+    data._say_what_is_cut("validation", data.corpus.validation)
+    assert caplog.messages == ["--data.misplaced skip: 2 training questions are left out for a misplaced answer"]
+
+
 def test_if_all_are_misplaced_there_is_nothing_to_train_on(tmp_path: Path) -> None:
     rows = [one | {"answers": {"text": ["nowhere"], "answer_start": [0]}} for one in map(row, range(9))]
     with pytest.raises(UserError, match=r"--data.train: no row that can be used"):
@@ -247,6 +259,21 @@ def test_a_long_question_is_cut_and_said(tmp_path: Path, caplog: pytest.LogCaptu
     store: Any = data.corpus.train
     batch = data.collate_examples(store, evaluate=False)(pieces_of(data, store))
     assert batch["input_ids"].shape[1] == 32
+
+
+def test_answers_that_cannot_be_learned_or_given_are_counted(tmp_path: Path) -> None:
+    rows = [row(i, words=40, answer=f"w{i}") for i in range(20)] + [row(90, words=40, answer=None)]
+    rows += [row(i, words=40, answer="w1 w2 w3 w4 w5 w6") for i in (91, 92)]
+    rows += [row(93, words=40, answer=" ".join(f"w{i}" for i in range(35)))]
+    source = [write(tmp_path / "other.jsonl", [row(99)])]
+    data = opened(tmp_path, rows, max_length=32, stride=2, validation=source, test_share=0.0)
+    told = list(notes(data._windows(data.corpus.train), "training", longest=5))  # type: ignore[arg-type]
+    assert [note.partition(";")[0] for note in told] == [
+        "--data.stride 2: 1 of 24 training questions have an answer that stands whole in no window, and are taken for "
+        "questions without one",
+        "--model.max_answer_tokens 5: 3 of 24 training questions have a longer answer",
+    ]
+    assert not list(notes(data._windows(data.corpus.validation), "validation", longest=5))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("stride", [0, -1, 30])

@@ -112,9 +112,11 @@ def test_letters_alone_mark_entities_of_no_kind() -> None:
     assert marks_entities(["B", "I", "O"])
     assert entities(["B", "I", "O", "B"]) == [Entity("_", 0, 1), Entity("_", 3, 3)]
     assert not marks_entities(["S", "M", "L", "O"])
+    assert marks_entities(["O", "S-a"])
 
 
 def test_a_single_odd_tag_is_named() -> None:
     assert odd_tag(["O", "B-a", "I-a", "domain=en"]) == "domain=en"
     assert odd_tag(["O", "B-a", "I-a"]) is None
     assert odd_tag(["NOUN", "VERB", "I-a"]) is None
+    assert odd_tag(["S", "M", "L", "NOUN"]) is None

@@ -17,6 +17,12 @@ GROUPS = {
         {"cpu,cpuacct/x/cpu.cfs_quota_us": "200000\n", "cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"},
         2.0,
     ),
+    "version 1, named the other way round": (
+        "4:cpuacct,cpu:/x",
+        {"cpu/x/cpu.cfs_quota_us": "50000\n", "cpu/x/cpu.cfs_period_us": "100000\n"},
+        0.5,
+    ),
+    "nonsense": ("0::/a\nx", {"a/cpu.max": "much 0\n", "cpu.max": "100000 0\n"}, None),
     "version 1 without": ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
     "of memory": ("5:memory:/x", {"memory/x/cpu.max": "100000 100000\n"}, None),
 }

@@ -13,7 +13,7 @@ from ptm_lightning.levers import LEVERS, switch_off
 from ptm_lightning.models import rows
 from ptm_lightning.models.attention import ATTENTION
 from ptm_lightning.models.build import build_config, build_network
-from ptm_lightning.models.kernels import prepare_cpu
+from ptm_lightning.models.kernels import MAX_ERROR_RATIO, Matmul, measure, prepare_cpu
 from ptm_lightning.models.rows import LAST_LAYERS, only_first_places, only_rows
 
 IDS = {"pad": 1, "unk": 0, "cls": 2, "sep": 3, "mask": 4}
@@ -49,16 +49,20 @@ def gradients(network: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     return {name: weight.grad.clone() for name, weight in network.named_parameters() if weight.grad is not None}
 
 
+EXACT: Matmul = "medium" if measure()["error_ratio"] <= MAX_ERROR_RATIO else "default"
+"""On machines with matrix units "medium" is bfloat16."""
+
+
 @contextmanager
 def levers(on: bool) -> Iterator[None]:
-    """All on, as the command line has them where "medium" products are exact; or torch's and transformers' own."""
+    """All on; or torch's and transformers' own."""
     before = torch.get_float32_matmul_precision()
     with pytest.MonkeyPatch.context() as patch:
         if not on:
             switch_off(LEVERS)
             patch.setattr(rows, "LAST_LAYERS", frozenset())
         try:
-            prepare_cpu("medium")
+            prepare_cpu(EXACT)
             yield
         finally:
             switch_off(())
@@ -96,7 +100,7 @@ def test_levers_make_a_difference_that_can_be_seen() -> None:
     for on in (True, False):
         with levers(on):
             assert (tiny("AutoModelForMaskedLM", "bert").config._attn_implementation == ATTENTION) is on
-            assert (torch.get_float32_matmul_precision() == "medium") is on
+            assert (torch.get_float32_matmul_precision() == "medium") is (on and EXACT == "medium")
             assert ("bert" in rows.LAST_LAYERS) is on
 
 

@@ -4,10 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ptm_lightning.models.build import (
-    build_config,
-    build_network,
-)
+from ptm_lightning.models.build import build_config, build_network
 
 IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 MASKED = ["bert", "roberta", "albert", "distilbert", "electra", "modernbert", "deberta-v2"]

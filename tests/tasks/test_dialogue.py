@@ -1,5 +1,6 @@
 """Dialogue: losses and answers as transformers' own, for causal networks and encoder-decoders; bad rows."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +109,19 @@ def test_what_is_cut_and_left_out_is_said(tmp_path: Path, caplog: pytest.LogCapt
     for i in range(4):
         rows += [[f"{'river ' * 90}{i}", "cat"], [f"a {i}", "river " * 90], [f"b {i}", "cat", "river " * 90, "cat"]]
     source = write(tmp_path / "rows.jsonl", [{"turns": row} for row in rows])
-    other = write(tmp_path / "other.jsonl", [{"turns": ["1", "cat"]}])
-    prepared(source, max_length=60, validation=[str(other)], test_share=0)
-    assert "--data.max_length 60: 8 replies to turns that are too long are left out; 425 others" in caplog.text
-    assert "--data.max_target_length 20: 4 replies that are too long are left out; 425 others are not" in caplog.text
-    assert "rows lack earlier turns, which don't fit" in caplog.text
+    long = [["a", "river " * 90], ["river " * 90, "cat"], ["1", "cat"], ["2", "cat"]]
+    other = write(tmp_path / "other.jsonl", [{"turns": row} for row in long])
+    task, data = prepared(source, max_length=60, validation=[str(other)], test=[str(other)])
+    for split, turns, replies, others in (("training", 8, 4, 424), ("validation", 1, 1, 2)):
+        what = f"{turns} {split} replies to turns that are too long are left out; {others} others are not"
+        assert f"--data.max_length 60: {what}" in caplog.text
+        what = f"{replies} {split} replies that are too long are left out; {others} others are not"
+        assert f"--data.max_target_length 20: {what}" in caplog.text
+    assert re.search(r"\d+ of \d+ training rows lack earlier turns, which don't fit", caplog.text)
+    caplog.clear()
+    trainer_for(tmp_path, 0).test(task, data, verbose=False)
+    assert "1 test replies to turns that are too long are left out; 2 others are not" in caplog.text
+    assert "training" not in caplog.text
 
 
 @pytest.mark.parametrize(
