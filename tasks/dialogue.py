@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.answering import PREDICT_ROWS, pad_of, prompt_room
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.chat import Chat, with_chat_template
+from ptm_lightning.data.chat import Chat, Message, with_chat_template
 from ptm_lightning.data.conversations import (
     CUT_ROWS,
     FIELDS,
@@ -16,7 +16,6 @@ from ptm_lightning.data.conversations import (
     LONG_TURNS,
     ConversationReader,
     Learn,
-    Message,
     fit_prompt,
     messages_of,
 )

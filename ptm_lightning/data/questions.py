@@ -167,7 +167,7 @@ class QuestionCollate:
         cut, starts = self.windows.read(pieces)
         offsets = (store.columns["begin"], store.columns["end"]) if self.evaluate else None
         batch = self.rows(store.tokens, starts, cut, offsets)
-        answer = stored_answers(store)[cut.example]
+        answer = stored_answers(store, cut.example)
         column = last_field_columns(self.windows.template, cut.lengths)
         batch["spans"] = torch.from_numpy(spans_in_windows(answer, cut, column, batch["nulls"].numpy()))
         batch["counts"][self.term] = len(answer)
@@ -195,12 +195,12 @@ def spans_in_windows(answer: Ints, cut: Cut, column: Ints, null: Ints) -> Ints:
 
 def _has_whole(answer: Ints, cut: Cut) -> Bools:
     """(w,) whether each window has all of its answer."""
-    return (answer[:, 0] >= cut.begin) & (answer[:, 1] < cut.begin + cut.lengths[:, -1])
+    return np.asarray((answer[:, 0] >= cut.begin) & (answer[:, 1] < cut.begin + cut.lengths[:, -1]))
 
 
-def stored_answers(store: ExampleStore) -> Ints:
-    """(n, 2) the first and the last token of each question's first answer; NO_TOKEN twice if it has none."""
-    return np.column_stack([store.columns[name] for name in ("first", "last")])
+def stored_answers(store: ExampleStore, examples: Ints) -> Ints:
+    """(n, 2) the first and the last token of some questions' first answer; NO_TOKEN twice if there is none."""
+    return np.column_stack([store.columns[name][examples] for name in ("first", "last")])
 
 
 def notes(windows: Windows, split: str, longest: int | None) -> Iterator[str]:
@@ -212,7 +212,8 @@ def notes(windows: Windows, split: str, longest: int | None) -> Iterator[str]:
         longest: Tokens of the longest answer that is given, if that is known.
     """
     store, room, many = windows.store, windows.room, f"{len(windows.store):,} {split}"
-    lengths, answers = field_lengths(store, np.arange(len(store))), stored_answers(store)
+    examples = np.arange(len(store))
+    lengths, answers = field_lengths(store, examples), stored_answers(store, examples)
     if count := store.counted[MISPLACED]:
         yield f"--data.misplaced skip: {count:,} {split} questions are left out for a misplaced answer"
     if count := int((lengths[:, 0] > room // 2).sum()):

@@ -200,13 +200,13 @@ def takes(network: nn.Module, name: str) -> bool:
         network: The network.
         name: Of the argument.
     """
-    return name in _arguments(type(network))
+    return name in _arguments(type(network).forward)
 
 
 @cache
-def _arguments(network_class: type[nn.Module]) -> frozenset[str]:
-    """Of its forward: to look them up takes a good part of the time that a step may lose outside of the network."""
-    return frozenset(inspect.signature(network_class.forward).parameters)
+def _arguments(forward: Callable[..., Any]) -> frozenset[str]:
+    """Looked up each time, they take a good part of the time that a step may lose outside of the network."""
+    return frozenset(inspect.signature(forward).parameters)
 
 
 def _from_config(auto_class: str, config: PreTrainedConfig, seed: int) -> PreTrainedModel:

@@ -267,13 +267,13 @@ def test_answers_that_cannot_be_learned_or_given_are_counted(tmp_path: Path) -> 
     rows += [row(93, words=40, answer=" ".join(f"w{i}" for i in range(35)))]
     source = [write(tmp_path / "other.jsonl", [row(99)])]
     data = opened(tmp_path, rows, max_length=32, stride=2, validation=source, test_share=0.0)
-    told = list(notes(data._windows(data.corpus.train), "training", longest=5))  # type: ignore[arg-type]
+    told = list(notes(data._windows(data.corpus.train), "training", longest=5))
     assert [note.partition(";")[0] for note in told] == [
         "--data.stride 2: 1 of 24 training questions have an answer that stands whole in no window, and are taken for "
         "questions without one",
         "--model.max_answer_tokens 5: 3 of 24 training questions have a longer answer",
     ]
-    assert not list(notes(data._windows(data.corpus.validation), "validation", longest=5))  # type: ignore[arg-type]
+    assert not list(notes(data._windows(data.corpus.validation), "validation", longest=5))
 
 
 @pytest.mark.parametrize("stride", [0, -1, 30])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,10 @@ def test_a_window_of_white_space_alone_holds_no_answer(tmp_path: Path) -> None:
     held_out = [write(tmp_path / "gaps.jsonl", gaps)]
     task, _ = fitted(tmp_path, rows, max_steps=1, tokenizer_algorithm="bpe", validation=held_out)
     assert math.isfinite(float(task.trainer.callback_metrics["val/f1"]))
+
+
+def test_answers_that_are_too_long_to_be_given_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fitted(tmp_path, task={"max_answer_tokens": 1})
+    for name in ("training", "validation"):
+        told = rf"--model.max_answer_tokens 1: [\d,]+ of [\d,]+ {name} questions have a longer answer; give more"
+        assert re.search(told, caplog.text)
