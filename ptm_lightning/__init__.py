@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ptm_lightning.data.module import TextData
     from ptm_lightning.data.task_data import TaskData
     from ptm_lightning.errors import UserError
+    from ptm_lightning.models.kernels import prepare_cpu
     from ptm_lightning.task import Task
     from ptm_lightning.terms import Auroc, Ratio, Term
 
@@ -21,9 +22,10 @@ _PUBLIC = {
     "Ratio": "ptm_lightning.terms",
     "Auroc": "ptm_lightning.terms",
     "UserError": "ptm_lightning.errors",
+    "prepare_cpu": "ptm_lightning.models.kernels",
 }
 
-__all__ = ["Auroc", "Ratio", "Task", "TaskData", "Term", "TextData", "UserError"]
+__all__ = ["Auroc", "Ratio", "Task", "TaskData", "Term", "TextData", "UserError", "prepare_cpu"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,10 @@
 from dataclasses import replace
 
-import bench
 import levers
+import measuring
 import peers
 import pytest
+import suites
 import torch
 from agreement import built
 from clock import Job
@@ -63,7 +64,7 @@ def test_the_table_has_a_line_for_each(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     speeds = dict.fromkeys(levers.LEVERS, 5.0) | {levers.ALL_ON: 10.0, levers.PEER: 2.0}
-    monkeypatch.setattr(bench, "work", lambda file, job: {"tokens_per_second": speeds[job.what]})
-    bench.levers(job, ["fp32"], pairs=1)
+    monkeypatch.setattr(measuring, "work", lambda file, job: {"tokens_per_second": speeds[job.what]})
+    suites.levers(job, ["fp32"], pairs=1)
     lines = capsys.readouterr().out.splitlines()[2:]
     assert [line.split()[-4 if "goal" not in line else -6] for line in lines] == ["2.00"] * 8 + ["5.00"]
