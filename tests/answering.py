@@ -19,9 +19,9 @@ def summaries_file(folder: Path, count: int = 60) -> Path:
     return write(folder / "rows.jsonl", rows)
 
 
-def trainer_for(folder: Path, steps: int, *callbacks: Any) -> Trainer:
+def trainer_for(folder: Path, steps: int, *callbacks: Any, **settings: Any) -> Trainer:
     return Trainer(
         max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=list(callbacks),
         enable_checkpointing=bool(callbacks), enable_model_summary=False, num_sanity_val_steps=0,
-        default_root_dir=folder,
+        default_root_dir=folder, **settings,
     )  # fmt: skip

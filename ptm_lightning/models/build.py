@@ -112,11 +112,7 @@ def load_network(
     model_class = _auto_class(auto_class)
     try:
         with _quiet_transformers():
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-            if hasattr(config, "auto_map"):
-                log.warning("--model.backbone %s: its config names code of its own (auto_map), which is not run", name)
-                del config.auto_map
-            check_kind(auto_class, type(config), f"--model.backbone {name}")
+            config = _config_of(auto_class, name)
             other = label_names(config) if labels is not None else []
             if labels is not None:
                 labels.write(config)
@@ -141,20 +137,32 @@ def load_network(
     learned = {key for key, weight in network.named_parameters() if weight.requires_grad}  # the others are computed
     missing = sorted(learned & (report["missing_keys"] | {key for key, *_ in report["mismatched_keys"]}))
     if labels is not None and other and other != list(labels.names):
-        _refuse_new_weights(trains, f"--model.backbone {name} has a head for other labels ({', '.join(other)})")
+        has_other = f"--model.backbone {name} has a head for other labels ({', '.join(other)})"
+        _allow_new_weights(trains, has_other, "a new one is drawn")
         renew_head(network, _from_config(auto_class, config, seed))
-        log.warning("--model.backbone %s has a head for other labels (%s): a new one is drawn", name, ", ".join(other))
     if missing:
-        _refuse_new_weights(trains, f"--model.backbone {name} has no weights for {', '.join(missing)}")
-        log.warning("--model.backbone %s has no weights for %s: drawn from the seed", name, ", ".join(missing))
+        lacks = f"--model.backbone {name} has no weights for {', '.join(missing)}"
+        _allow_new_weights(trains, lacks, "drawn from the seed")
     use_fast_dropout(network)
     loaded: PreTrainedModel = network.train()
     return loaded
 
 
-def _refuse_new_weights(trains: bool, why: str) -> None:
+def _config_of(auto_class: str, name: str) -> PreTrainedConfig:
+    """That of a folder or a name on the hub, without code of its own."""
+    config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    if hasattr(config, "auto_map"):
+        log.warning("--model.backbone %s: its config names code of its own (auto_map), which is not run", name)
+        del config.auto_map
+    check_kind(auto_class, type(config), f"--model.backbone {name}")
+    return config
+
+
+def _allow_new_weights(trains: bool, why: str, instead: str) -> None:
+    """Says that some are drawn, if they are to be trained."""
     if not trains:
         raise UserError(f"{why}, and random ones answer at random; train them by fit, or name a model that has them")
+    log.warning("%s: %s", why, instead)
 
 
 def check_fit(network: PreTrainedModel, tokenizer_length: int, max_length: int) -> None:

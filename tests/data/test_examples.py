@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from ptm_lightning.tasks import SequenceClassification, SequenceClassificationData
+from row_files import write
 
 from ptm_lightning.data.examples import held_out
 from ptm_lightning.data.predict import Text
@@ -18,11 +19,6 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.testing_texts import example
 
 ROWS = [example(i) for i in range(120)]
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 def set_up(tmp_path: Path, rows: list[dict[str, Any]] = ROWS, **settings: Any) -> SequenceClassificationData:

@@ -1,12 +1,12 @@
 """Questions and answers: what is stored of them, and windows of them as batches."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ptm_lightning.tasks import QuestionAnsweringData
+from row_files import write
 from tokenizers import Tokenizer
 
 from ptm_lightning.data.answers import Answer, Span, answers_of, stands_there, tokens_of, trimmed
@@ -26,11 +26,6 @@ def row(number: int, words: int = 6, answer: str | None = "w3") -> dict[str, Any
     found = [] if answer is None else [answer]
     answers = {"text": found, "answer_start": [context.index(text) for text in found]}
     return {"id": f"id{number}", "context": context, "question": f"where is it {number} ?", "answers": answers}
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
-    return str(path)
 
 
 def opened(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> QuestionAnsweringData:

@@ -3,25 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
 from ptm_lightning.tasks import QuestionAnswering, QuestionAnsweringData
-from row_files import write
+from row_files import trainer, write
 
 from ptm_lightning.testing_texts import example
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 NONE: dict[str, Any] = {"text": [], "answer_start": []}
-
-
-def trainer(folder: Path, *callbacks: Any, **settings: Any) -> Trainer:
-    """Validates at the end."""
-    if settings.get("max_steps"):
-        settings = {"val_check_interval": settings["max_steps"], "check_val_every_n_epoch": None} | settings
-    return Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=list(callbacks),
-        enable_checkpointing=bool(callbacks), enable_model_summary=False, num_sanity_val_steps=0,
-        default_root_dir=folder, **{"max_steps": 0, **settings},
-    )  # fmt: skip
 
 
 def fitted(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from answering import trainer_for
 from ptm_lightning.tasks import SpanCorruption, SpanCorruptionData
 
 TINY: dict[str, dict[str, Any]] = {
@@ -26,9 +26,5 @@ def prepared(
     options: dict[str, Any] = {"architecture": "t5"} | (task or {})
     options["overrides"] = TINY[options["architecture"]] | options.get("overrides", {})
     model = SpanCorruption(**options)
-    trainer = Trainer(
-        max_steps=0, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
-        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
-    )  # fmt: skip
-    trainer.fit(model, module)
+    trainer_for(tmp_path, 0).fit(model, module)
     return model, module

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from answering import trainer_for
+from corrupting import TINY
 from ptm_lightning.tasks import Denoising, DenoisingData
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -19,13 +20,6 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
 from ptm_lightning.testing import Clause, check_task, noise_ignores_the_batch, workers_give_equal_batches
 
-TINY: dict[str, dict[str, Any]] = {
-    "t5": {"d_model": 32, "d_kv": 16, "num_heads": 2, "num_layers": 1, "d_ff": 64},
-    "bart": {
-        "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
-    },
-}  # fmt: skip
 CHINESE = "我们在北京学习语言模型。今天天气很好,他们去公园散步!你喜欢什么书?"
 
 
@@ -33,11 +27,7 @@ def prepared(corpus: Path, tmp_path: Path, architecture: str = "bart", **data: A
     arguments = {"train": [str(corpus)], "vocab_size": 600, "max_length": 48, "batch_tokens": 600}
     module = DenoisingData(**(arguments | {"validation_share": 0.1} | data))
     model = Denoising(architecture=architecture, overrides=TINY[architecture])
-    trainer = Trainer(
-        max_steps=0, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
-        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
-    )  # fmt: skip
-    trainer.fit(model, module)
+    trainer_for(tmp_path, 0).fit(model, module)
     return model, module
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from answering import trainer_for
 from ptm_lightning.tasks import MaskedLM, MaskedLMData
 
 from ptm_lightning.data import masked
@@ -29,11 +29,7 @@ def prepared(
     }
     module = MaskedLMData(**(arguments | data))
     model = MaskedLM(**({"overrides": TINY} | (task or {})))
-    trainer = Trainer(
-        max_steps=0, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
-        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
-    )  # fmt: skip
-    trainer.fit(model, module)
+    trainer_for(tmp_path, 0).fit(model, module)
     return model, module
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from ptm_lightning.tasks import TokenClassification, TokenClassificationData
+from row_files import trainer, write
 from transformers import pipeline
 
 from ptm_lightning.__main__ import main
@@ -22,22 +22,6 @@ from ptm_lightning.metrics.token_classification import entity_scores
 from ptm_lightning.testing_texts import example
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def trainer(folder: Path, *callbacks: Any, **settings: Any) -> Trainer:
-    """Validates at the end."""
-    if settings.get("max_steps"):
-        settings = {"val_check_interval": settings["max_steps"], "check_val_every_n_epoch": None} | settings
-    return Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=list(callbacks),
-        enable_checkpointing=bool(callbacks), enable_model_summary=False, num_sanity_val_steps=0,
-        default_root_dir=folder, **{"max_steps": 0, **settings},
-    )  # fmt: skip
 
 
 def sentences(count: int, join: int = 1) -> list[dict[str, Any]]:

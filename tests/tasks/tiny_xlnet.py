@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from answering import trainer_for
 from ptm_lightning.tasks import PermutationLM, PermutationLMData
 
 TINY = {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}
@@ -24,11 +24,7 @@ def prepared(
     }
     module = PermutationLMData(**(arguments | data))
     model = PermutationLM(**({"overrides": TINY} | task))
-    trainer = Trainer(
-        max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
-        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path, precision=precision,
-    )  # fmt: skip
-    trainer.fit(model, module)
+    trainer_for(tmp_path, steps, precision=precision).fit(model, module)
     return model, module
 
 
