@@ -21,7 +21,7 @@ from ptm_lightning.data.plan import Plan
 from ptm_lightning.data.sources import read, resolve
 from ptm_lightning.data.store import build_stores
 from ptm_lightning.data.task_data import TaskData
-from ptm_lightning.data.tokenizer import load_tokenizer, raw
+from ptm_lightning.data.tokenizer import load_tokenizer, plain
 from ptm_lightning.task import Task
 from ptm_lightning.terms import step_loss
 
@@ -118,7 +118,7 @@ def tokenizing(job: Job) -> dict[str, float]:
     Returns:
         "store": 1 if the store keeps up.
     """
-    texts, tokenizer = list(_texts(job)), raw(load_tokenizer(job.folder))
+    texts, tokenizer = list(_texts(job)), plain(load_tokenizer(job.folder))
     folder = Path(job.folder) / "store"
     _encode(texts[:100], tokenizer)
     begin = time.perf_counter()

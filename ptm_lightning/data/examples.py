@@ -20,7 +20,7 @@ from ptm_lightning.data.new_words import NewTokens
 from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.sources import Source, is_blank, read, resolve
 from ptm_lightning.data.store import store_key, written_once
-from ptm_lightning.data.store_writer import number
+from ptm_lightning.data.text_batches import number
 from ptm_lightning.data.tokenizer import plain, to_text
 from ptm_lightning.errors import UserError
 from ptm_lightning.progress import reading

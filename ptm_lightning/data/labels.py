@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptm_lightning.data.formats import Row
-from ptm_lightning.data.store_writer import number
+from ptm_lightning.data.text_batches import number
 from ptm_lightning.errors import UserError, suggest
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]

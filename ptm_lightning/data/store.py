@@ -22,7 +22,8 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from ptm_lightning.data.sentences import Splitter
-from ptm_lightning.data.store_writer import FORMAT, Progress, number, write_store
+from ptm_lightning.data.store_writer import FORMAT, Progress, write_store
+from ptm_lightning.data.text_batches import number
 from ptm_lightning.errors import UserError
 from ptm_lightning.files import disk_is_full
 

@@ -1,13 +1,8 @@
-"""Writes one token store in one pass: the tokenizer keeps all cores busy, the bookkeeping runs beside it."""
+"""Writes one token store in one pass: all cores tokenize, and the bookkeeping runs beside it."""
 
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
-from hashlib import blake2b
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +12,7 @@ from tokenizers import Encoding, Tokenizer
 
 from ptm_lightning.data.hashset import HashSet, contains
 from ptm_lightning.data.sentences import Splitter, hashes, spans
+from ptm_lightning.data.text_batches import Coded, TextBatch, coded_batches
 from ptm_lightning.errors import UserError
 
 Progress = Callable[[int], None]
@@ -27,69 +23,6 @@ Ids = npt.NDArray[np.unsignedinteger[Any]]
 FORMAT = 6
 """To be raised when the files, how text becomes tokens, the rules for sentences or held-out rows, or their hashes
 change: stores are then built anew."""
-
-_BATCH_BYTES = 1_000_000
-
-
-def number(text: bytes) -> int:
-    """A 64-bit hash of a text (blake2b)."""
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
-
-
-@dataclass
-class _Batch:
-    texts: list[str] = field(default_factory=list)
-    bytes: int = 0
-    hashes: list[int] = field(default_factory=list)
-    empty: int = 0
-    repaired: int = 0
-    ends_source: bool = False
-
-
-def _batches(texts: Iterable[str | None]) -> Iterator[_Batch]:
-    """Documents in groups of about a megabyte, large enough for all cores and small against memory."""
-    batch = _Batch()
-    for text in texts:
-        if text is None:
-            batch.ends_source = True
-            yield batch
-            batch = _Batch()
-            continue
-        if not text or text.isspace():
-            batch.empty += 1
-            continue
-        try:
-            data = text.encode()
-        except UnicodeEncodeError:
-            # JSON can carry half a surrogate pair, which is no character and which the tokenizer refuses.
-            data = text.encode("utf-8", "replace")
-            text = data.decode()
-            batch.repaired += 1
-        batch.texts.append(text)
-        batch.bytes += len(data)
-        batch.hashes.append(number(data))
-        if batch.bytes >= _BATCH_BYTES:
-            yield batch
-            batch = _Batch()
-    yield batch
-
-
-def _encoded(
-    texts: Iterable[str | None], tokenizer: Tokenizer, offsets: bool
-) -> Iterator[tuple[_Batch, list[Encoding]]]:
-    """Batches with their encodings, in order; the next ones are encoded on all cores while the caller works."""
-    encode: Any = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
-    waiting: deque[tuple[_Batch, Future[list[Encoding]]]] = deque()
-    # Two at a time, so that no core waits for the last long document of a batch.
-    with ThreadPoolExecutor(2) as pool:
-        for batch in _batches(texts):
-            waiting.append((batch, pool.submit(encode, batch.texts, add_special_tokens=False)))
-            if len(waiting) > 2:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
 
 
 @contextmanager
@@ -153,21 +86,19 @@ def _sentence_numbers(
 
 
 @contextmanager
-def _tokens(folder: Path, dtype: np.dtype[Any]) -> Iterator[Callable[[list[Encoding]], tuple[Ids, Bools]]]:
-    """Writes ids, and where documents begin; gives the ids, and which texts have any."""
+def _tokens(folder: Path, dtype: np.dtype[Any]) -> Iterator[Callable[[Coded], Bools]]:
+    """Writes ids, and where documents begin; gives which texts have any."""
     written = 0
     with open(folder / "tokens.bin", "wb") as tokens, open(folder / "offsets.bin", "wb") as offsets:
         offsets.write(np.zeros(1, dtype=np.int64).data)
 
-        def write(encodings: list[Encoding]) -> tuple[Ids, Bools]:
+        def write(coded: Coded) -> Bools:
             nonlocal written
-            lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
-            ids = np.fromiter(chain.from_iterable([e.ids for e in encodings]), dtype, int(lengths.sum()))
-            tokens.write(ids.data)
-            filled = lengths > 0  # a text of control characters alone gives no token
-            offsets.write((written + np.cumsum(lengths[filled])).data)
-            written += len(ids)
-            return ids, filled
+            tokens.write(coded.ids.astype(dtype).data)
+            filled = coded.lengths > 0  # a text of control characters alone gives no token
+            offsets.write((written + np.cumsum(coded.lengths[filled])).data)
+            written += len(coded.ids)
+            return filled
 
         yield write
 
@@ -188,7 +119,7 @@ class _Counts:
         self.totals = dict.fromkeys(("documents", "tokens", "characters", "bytes", "empty", "repaired"), 0)
         self.ends: list[int] = []
 
-    def add(self, batch: _Batch, ids: Ids, documents: int) -> None:
+    def add(self, batch: TextBatch, ids: Ids, documents: int) -> None:
         self.by_id += np.bincount(ids, minlength=len(self.by_id))
         self.totals["documents"] += documents
         self.totals["tokens"] += len(ids)
@@ -237,12 +168,12 @@ def write_store(
         takers = [files.enter_context(each) for each in _takers(folder, compare, splitter)]
         write = files.enter_context(_tokens(folder, counts.dtype))
         documents = files.enter_context(HashSet(folder / "documents.bin"))
-        for batch, encodings in _encoded(texts, tokenizer, offsets=compare is not None or splitter is not None):
-            ids, filled = write(encodings)
+        for batch, coded in coded_batches(texts, tokenizer, offsets=compare is not None or splitter is not None):
+            filled = write(coded)
             documents.add(np.array(batch.hashes, dtype=np.uint64)[filled])
             for take in takers:
-                take(batch.texts, encodings)
-            counts.add(batch, ids, int(filled.sum()))
+                take(batch.texts, coded.encodings)
+            counts.add(batch, coded.ids, int(filled.sum()))
             on_progress(batch.bytes)
         if not counts.totals["documents"]:
             raise UserError(none)

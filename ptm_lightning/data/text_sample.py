@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ptm_lightning.data.store_writer import number
+from ptm_lightning.data.text_batches import number
 
 PASSAGE = 10_000
 """Characters: a longer document is taken in passages, for a book may be a single one."""

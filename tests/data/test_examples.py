@@ -14,7 +14,7 @@ from row_files import write
 
 from ptm_lightning.data.examples import held_out
 from ptm_lightning.data.predict import Text
-from ptm_lightning.data.store_writer import number
+from ptm_lightning.data.text_batches import number
 from ptm_lightning.errors import UserError
 from ptm_lightning.testing_texts import example
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from ptm_lightning.data import store_writer
+from ptm_lightning.data import text_batches
 from ptm_lightning.data.hashset import HashSet, contains
 from ptm_lightning.data.sentences import find_splitter, spans
 from ptm_lightning.data.store import TokenStore, build_store, build_stores, store_key
@@ -40,7 +40,7 @@ def naive(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
 def test_a_store_holds_the_tokens_of_each_document(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_writer, "_BATCH_BYTES", 2000)  # many batches
+    monkeypatch.setattr(text_batches, "_BATCH_BYTES", 2000)  # many batches
     texts = [*TEXTS, "", " \n", TEXTS[3], "half \ud800 pair", "我们 \u2603", "\x01"]
     steps: list[int] = []
     build_stores(iter(texts), tokenizer, tmp_path / "s", validation_share=0.0, on_progress=steps.append)
@@ -70,7 +70,7 @@ def test_held_out_documents_are_chosen_by_their_text(tokenizer: Tokenizer, tmp_p
     train, validation = (TokenStore.open(tmp_path / "s" / name) for name in ("train", "validation"))
     assert len(train) + len(validation) == len(twice)
     assert 0.1 < len(validation) / len(twice) < 0.3
-    held_out = {text for text in twice if store_writer.number(text.encode()) < 0.2 * 2**64}
+    held_out = {text for text in twice if text_batches.number(text.encode()) < 0.2 * 2**64}
     assert documents(validation) == naive(tokenizer, [text for text in twice if text in held_out])
     assert documents(train) == naive(tokenizer, [text for text in twice if text not in held_out])
 
@@ -92,7 +92,7 @@ def test_fresh_tokens_lie_in_sentences_that_training_lacks(tokenizer: Tokenizer,
 
 @pytest.mark.parametrize("algorithm", ["wordpiece", "bpe", "unigram"])
 def test_sentence_starts_are_those_of_the_text(algorithm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_writer, "_BATCH_BYTES", 2000)  # many batches
+    monkeypatch.setattr(text_batches, "_BATCH_BYTES", 2000)  # many batches
     texts = [*TEXTS, "\x01", "One. Two\nThree! 天下雨了。我们在家。"]
     tokenizer = raw(train_tokenizer(texts, algorithm, 700, 64))
     build_stores(texts, tokenizer, tmp_path / "s", validation_share=0.2, splitter=find_splitter("rules"))
