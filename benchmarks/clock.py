@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from lightning.pytorch import Callback, LightningModule, Trainer
 from ptm_lightning.callbacks.estimate import Shape, Weights, training_flops
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ptm_lightning.data.layout import Layout
 
@@ -68,6 +69,16 @@ class Clock:
     sizes: list[Size] = field(default_factory=list)
     faults: list[int] = field(default_factory=list)
     """Page faults up to the end of each step, of those that need no reading."""
+    optimized: list[float] = field(default_factory=list)
+    """Seconds that each step of an optimizer took, clipping included where it comes with it."""
+
+    def __post_init__(self) -> None:
+        register_optimizer_step_pre_hook(lambda *_: self.begin_optimizer())
+        register_optimizer_step_post_hook(lambda *_: self.optimized.append(time.perf_counter() - self._began))
+
+    def begin_optimizer(self) -> None:
+        """The gradients are there. Said again by those whose step begins with the network's."""
+        self._began = time.perf_counter()
 
     def begin(self) -> None:
         """The batch is there."""
@@ -92,6 +103,7 @@ class Clock:
             "padding": 1 - tokens / places,
             "projected": projected / places,
             "waiting": waited / seconds,
+            "optimizer": sum(self.optimized[WARM_UP : len(self.ended)]) / seconds,
             "flops_per_second": flops / seconds,
             "faults": (self.faults[-1] - self.faults[WARM_UP - 1]) / len(sizes),
             "peak_memory": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
@@ -117,6 +129,10 @@ class ClockCallback(Callback):
                 Size(ids.numel(), ids.shape[1], batch["counts"]["tokens"], len(batch.get("targets", ())))
             )
         self.clock.begin()
+
+    def on_before_optimizer_step(self, *args: Any) -> None:
+        """Parts the optimizer's time from the network's, which the trainer runs within the optimizer's step."""
+        self.clock.begin_optimizer()
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Ends it."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import statistics
 import sys
 import threading
 import time
@@ -14,7 +15,9 @@ from typing import Any
 
 import torch
 from clock import WARM_UP, Job
-from peers import our_data, train_ours
+from lightning.pytorch import Callback
+from peers import LOG_EVERY, our_data, train_ours
+from ptm_lightning.callbacks import Checkpoints, ExportBest, GracefulStop, Overview, Plots
 from ptm_lightning.tasks import MaskedLM
 
 from ptm_lightning.data.plan import Plan
@@ -27,6 +30,8 @@ from ptm_lightning.terms import step_loss
 
 SHAPES = [(1024, 1024, 1024), (4096, 1024, 1024), (4096, 256, 1024), (600, 256, 30_522)]
 """Matrix products (m, k, n): large ones, and those of the benchmark's network."""
+IDLE = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 1, "intermediate_size": 16}
+"""A network that does next to nothing."""
 REPEATS = 15
 GROUP_BYTES = 1_000_000
 """Text in a call of the bare tokenizer."""
@@ -61,8 +66,20 @@ def loop(job: Job) -> dict[str, float]:
     return measure_loop(job, MaskedLM(size="tiny"), our_data(job))
 
 
-def measure_loop(job: Job, task: Task, data: TaskData) -> dict[str, float]:
+def idle_loop(job: Job) -> dict[str, float]:
+    """The same with next to no network, so that the loop is left, and with all callbacks of the command line."""
+    others = (Overview(), Plots(job.folder), ExportBest(), GracefulStop(), Checkpoints())
+    return measure_loop(job, MaskedLM(size="tiny", overrides=IDLE), our_data(job), *others)
+
+
+def measure_loop(job: Job, task: Task, data: TaskData, *others: Callback) -> dict[str, float]:
     """The trainer's loop against a bare one, and the data module against what the network eats.
+
+    Args:
+        job: The work.
+        task: The network.
+        data: Its data.
+        others: Callbacks beside those that look at each step.
 
     Returns:
         "overhead": seconds of a step over those of a bare loop with the same data, loss, clipping and optimizer;
@@ -70,17 +87,17 @@ def measure_loop(job: Job, task: Task, data: TaskData) -> dict[str, float]:
         "loader": batches per second that the data module prepares, with its share of laying out the documents, over
         those that the network trains on.
     """
-    clock = train_ours(job, task, data)
-    trained = (clock.ended[-1] - clock.ended[WARM_UP - 1]) / job.steps
+    trained = _seconds_of_step(train_ours(job, task, data, *others).ended)
     optimizer = task.build_optimizer()
     task.train()
-    begin = time.perf_counter()
-    for batch in islice(data.train_dataloader(), job.steps):
+    ended = []
+    for batch in islice(data.train_dataloader(), WARM_UP + job.steps):
         step_loss(task.terms(batch), batch["step_counts"]).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    bare = (time.perf_counter() - begin) / job.steps
+        ended.append(time.perf_counter())
+    bare = _seconds_of_step(ended)
     begin = time.perf_counter()
     for _ in islice(data.train_dataloader(), job.steps):
         pass
@@ -90,6 +107,14 @@ def measure_loop(job: Job, task: Task, data: TaskData) -> dict[str, float]:
     laid_out = data.plan.chunk(UNSEEN_EPOCH, 0)
     prepared += (time.perf_counter() - begin) / len(laid_out.batches)
     return {"overhead": trained / bare, "overhead_seconds": trained - bare, "loader": trained / prepared}
+
+
+def _seconds_of_step(ended: list[float]) -> float:
+    """The median over stretches of steps, in each of which the log is written once; the warm-up is left out."""
+    counted = ended[WARM_UP - 1 :]
+    size = min(LOG_EVERY, len(counted) - 1)
+    stretches = zip(counted[::size], counted[size::size], strict=False)
+    return statistics.median((end - begin) / size for begin, end in stretches)
 
 
 def efficiency(job: Job) -> dict[str, float]:
@@ -187,6 +212,7 @@ def _most_anonymous() -> Iterator[list[float]]:
 WORK: dict[str, Callable[[Job], dict[str, float]]] = {
     "matmul": matmul,
     "loop": loop,
+    "idle loop": idle_loop,
     "efficiency": efficiency,
     "tokenizing": tokenizing,
     "memory 1x": lambda job: memory(job, 1),

@@ -18,7 +18,7 @@ import torch
 from agreement import differences
 from clock import WARM_UP, Clock, ClockCallback, Job, Size
 from lightning.pytorch import Callback, LightningModule, Trainer
-from ptm_lightning.callbacks import Budget, CSVRecord, FiniteLoss, Progress, RegularValidation, Throughput
+from ptm_lightning.callbacks import Budget, Checkpoints, CSVRecord, FiniteLoss, Progress, RegularValidation, Throughput
 from ptm_lightning.tasks import MaskedLM, MaskedLMData
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -32,6 +32,8 @@ from ptm_lightning.task import Task
 
 PER_STEP: tuple[type[Callback], ...] = (Budget, RegularValidation, Throughput, Progress, FiniteLoss)
 """What the command line's runs have that looks at each step, but for checkpoints."""
+LOG_EVERY = 20
+"""Steps, as the command line has it."""
 ROWS = 32
 """A peer's batch."""
 PEER_DOCUMENTS = 20_000
@@ -99,8 +101,15 @@ def ours(job: Job) -> dict[str, float]:
     return clock.result(task.network)
 
 
-def train_ours(job: Job, task: Task, data: TaskData) -> Clock:
-    """Trains; the data module stays with its trainer and would go on after the last step."""
+def train_ours(job: Job, task: Task, data: TaskData, *others: Callback) -> Clock:
+    """Trains; the data module stays with its trainer and would go on after the last step.
+
+    Args:
+        job: The work.
+        task: The network.
+        data: Its data.
+        others: Callbacks beside those that look at each step.
+    """
     prepare_cpu()
     clock = Clock()
     with TemporaryDirectory() as scratch:
@@ -111,12 +120,12 @@ def train_ours(job: Job, task: Task, data: TaskData) -> Clock:
             max_steps=WARM_UP + job.steps,
             limit_val_batches=0,
             gradient_clip_val=1.0,
-            log_every_n_steps=20,
+            log_every_n_steps=LOG_EVERY,
             logger=CSVRecord(scratch),
-            callbacks=[*(callback() for callback in PER_STEP), ClockCallback(clock, ours=True)],
+            callbacks=[*(callback() for callback in PER_STEP), *others, ClockCallback(clock, ours=True)],
             enable_progress_bar=False,
             enable_model_summary=False,
-            enable_checkpointing=False,
+            enable_checkpointing=any(isinstance(callback, Checkpoints) for callback in others),
             default_root_dir=scratch,
         )
         trainer.fit(task, data)

@@ -1,4 +1,5 @@
 import importlib.util
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import bench
 import growth
 import limits
 import measuring
+import numpy as np
 import objectives
 import peers
 import pytest
@@ -47,11 +49,13 @@ def test_the_clock_leaves_the_warm_up_and_the_padding_out() -> None:
         clock.begun.append(began)
         clock.ended.append(began + 0.75 * slow)
         clock.faults.append(1000 if step < WARM_UP else clock.faults[-1] + 10)
+        clock.optimized.append(0.1 * slow)
         clock.sizes.append(Size(places=100, width=10, tokens=80, projected=15))
     config = peers.build_config("bert", "tiny", None, vocab_size=50, max_length=16, special_ids={"pad": 0})
     result = clock.result(peers.build_network("AutoModelForMaskedLM", config, seed=0))
     assert result["tokens_per_second"] == pytest.approx(80)
     assert result["waiting"] == pytest.approx(0.25)
+    assert result["optimizer"] == pytest.approx(0.1)
     assert result["padding"] == pytest.approx(0.2)
     assert result["projected"] == pytest.approx(0.15)
     assert result["faults"] == 10
@@ -130,6 +134,24 @@ def test_the_loop_of_each_objective(job: Job, preset: str, tmp_path: Path, monke
     found = objectives.loop(replace(job, preset=preset, max_length=64))
     assert found["overhead"] > 0
     assert found["loader"] > 1
+
+
+def test_the_clock_parts_the_optimizer_from_the_network(job: Job) -> None:
+    """Which Lightning runs within the optimizer's step, and transformers before it."""
+    for work in (peers.ours, peers.transformers_trainer):
+        assert 0 < work(replace(job, size="mini"))["optimizer"] < 0.7
+
+
+def test_the_loops_own_time(job: Job) -> None:
+    found = limits.idle_loop(replace(job, steps=45))
+    assert math.isfinite(found["overhead_seconds"])
+    assert found["overhead"] > 0
+
+
+def test_a_step_lasts_as_long_as_most_of_its_kind() -> None:
+    ended = np.cumsum([100.0] * WARM_UP + [1.0] * 40 + [50.0] + [1.0] * 29)
+    assert limits._seconds_of_step(ended.tolist()) == 1
+    assert limits._seconds_of_step(ended[: WARM_UP + 2].tolist()) == 1
 
 
 @pytest.mark.parametrize("preset", suites.PEER_PRESETS)
