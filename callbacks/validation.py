@@ -10,9 +10,10 @@ from ptm_lightning.errors import UserError
 class RegularValidation(Callback):
     """Validates about `times` times in a run, at equal distances in optimizer steps, and at the last step.
 
-    It only acts if the user chose neither `val_check_interval` nor `check_val_every_n_epoch` (what Lightning has by
-    default can't be told from the same thing chosen). The module's `total_steps` says how long the run is; if it
-    changes, as with a budget in hours, the distance follows.
+    A `val_check_interval` or `check_val_every_n_epoch` that the user chose is kept (what Lightning has by default can't
+    be told from the same thing chosen), but the last step is validated all the same: else the best checkpoint could
+    never be the last. The module's `total_steps` says how long the run is; if it changes, as with a budget in hours,
+    the distance follows.
 
     Args:
         times: How often. Steps that don't divide make it one fewer, or the last distance a shorter one.
@@ -54,12 +55,11 @@ class RegularValidation(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Makes a validation due after the last step, and follows a changed total."""
-        if not self.active:
-            return
-        if self._total != pl_module.total_steps:
+        if self.active and self._total != pl_module.total_steps:
             self._space(trainer, pl_module)
             trainer.val_check_batch = trainer.val_check_interval
-        if trainer.global_step == self._total:
+        if trainer.global_step == pl_module.total_steps and hasattr(trainer, "val_check_interval"):
+            trainer.check_val_every_n_epoch = None
             trainer.val_check_batch = trainer.fit_loop.total_batch_idx + 1
 
     def _space(self, trainer: Trainer, module: LightningModule) -> None:

@@ -55,19 +55,22 @@ def test_a_limit_in_epochs_is_known_too(corpus: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [
-        ({"val_check_interval": 5, "check_val_every_n_epoch": None}, [5, 10, 15, 20, 25]),
-        ({"check_val_every_n_epoch": 2}, [28]),
+        ({"val_check_interval": 5, "check_val_every_n_epoch": None}, [5, 10, 15, 20, 25, 29]),
+        ({"val_check_interval": 5}, [5, 10, 19, 24, 29]),
+        ({"check_val_every_n_epoch": 2}, [28, 29]),
         ({"limit_val_batches": 0}, []),
     ],
 )
-def test_what_the_user_chose_stays(corpus: Path, tmp_path: Path, chosen: dict[str, Any], expected: list[int]):
+def test_what_the_user_chose_stays_and_the_end_is_validated(
+    corpus: Path, tmp_path: Path, chosen: dict[str, Any], expected: list[int]
+):
     assert run(corpus, tmp_path, RegularValidation(10), max_steps=29, **chosen) == expected
 
 
 def test_an_interval_longer_than_an_epoch_would_never_come(corpus: Path, tmp_path: Path):
     with pytest.raises(UserError, match="15: it is counted within an epoch, which has 14 batches"):
         run(corpus, tmp_path, RegularValidation(), max_steps=29, val_check_interval=15)
-    assert run(corpus, tmp_path, RegularValidation(), max_steps=29, val_check_interval=14) == [14, 28]
+    assert run(corpus, tmp_path, RegularValidation(), max_steps=29, val_check_interval=14) == [14, 28, 29]
 
 
 def test_a_resumed_run_validates_at_the_same_steps(corpus: Path, tmp_path: Path):
