@@ -5,7 +5,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ptm_lightning.metrics.classification import confusion_matrix, reliability
+from ptm_lightning.metrics.classification import (
+    calibration_error,
+    confusion_matrices,
+    confusion_matrix,
+    reliability,
+)
 
 
 @dataclass(frozen=True)
@@ -49,18 +54,30 @@ def confusion(predicted: Tensor, right: Tensor, names: Sequence[str]) -> Matrix:
     return Matrix("confusion matrix", ("label", names), ("predicted", names), counts)
 
 
-def calibration(probabilities: Tensor, labels: Tensor) -> Curves:
-    """A reliability diagram: how often predictions of each probability are right.
+def confusion_by_label(predicted: Tensor, right: Tensor, names: Sequence[str]) -> Matrix:
+    """How often each of several labels was predicted, in one row where it was there and in the next where it wasn't.
 
     Args:
-        probabilities: (n, L) of each label.
-        labels: (n,) the right ones.
+        predicted: (n, L) 0 or 1.
+        right: (n, L) 0 or 1.
+        names: Of the labels, by their numbers.
     """
-    confidence, accuracy, shares = reliability(probabilities, labels)
-    error = float((shares * (confidence - accuracy).abs()).sum())
-    lines = {"model": (confidence.tolist(), accuracy.tolist()), "as it should be": ([0.0, 1.0], [0.0, 1.0])}
-    title = f"calibration error {error:.4f}"
-    return Curves(title, "probability of the predicted label", "share of right predictions", lines)
+    rows = [row for name in names for row in (name, f"not {name}")]
+    counts = confusion_matrices(predicted, right).view(-1, 2).tolist()
+    return Matrix("confusion matrix of each label", ("label", rows), ("", ("predicted", "not predicted")), counts)
+
+
+def calibration(chances: Tensor, came_true: Tensor) -> Curves:
+    """A reliability diagram: how often what is said with each probability comes true.
+
+    Args:
+        chances: (n,) probabilities.
+        came_true: (n,) 0 or 1.
+    """
+    mean, share, _ = reliability(chances, came_true)
+    lines = {"model": (mean.tolist(), share.tolist()), "as it should be": ([0.0, 1.0], [0.0, 1.0])}
+    title = f"calibration error {calibration_error(chances, came_true):.4f}"
+    return Curves(title, "probability", "share that comes true", lines)
 
 
 def threshold_curve(thresholds: Sequence[float], f1: Sequence[float], used: float | None) -> Curves:

@@ -131,7 +131,8 @@ class QuestionAnsweringData(ExampleData):
         return Windows(store, self.template, self.max_length, self._stride)
 
     def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
-        for note in notes(self._windows(store), CALLED[split], getattr(self._task, "max_answer_tokens", None)):
+        longest, counts = getattr(self._task, "max_answer_tokens", None), self.corpus.provenance["questions"]
+        for note in notes(self._windows(store), CALLED[split], longest, all_answered=not counts["without an answer"]):
             say(note)
 
 
@@ -174,32 +175,32 @@ class QuestionAnswering(FineTuning):
         numbers = zip(batch["windows"].tolist(), batch["examples"].tolist(), strict=True)
         spans, nulls = self._found(logits, batch, 1)
         found = zip(numbers, batch["rows"], (next(iter(best), NOTHING) for best in spans), nulls, strict=True)
-        return (
-            self._terms(logits, batch),
-            [
-                {
-                    "example": window,  # no other has this number, and all windows of an example count
-                    "question": question,
-                    "right": [answer.text for answer in answers_of(row, "")],
-                    "text": row["context"][best.begin : best.end],
-                    "score": best.score,
-                    "no_answer": null,
-                }
-                for (window, question), row, best, null in found
-            ],
-        )
+        records = [
+            {
+                "example": window,  # no other has this number, and all windows of an example count
+                "question": question,
+                "right": [answer.text for answer in answers_of(row, "")],
+                "text": row["context"][best.begin : best.end],
+                "score": best.score,
+                "no_answer": null,
+            }
+            for (window, question), row, best, null in found
+        ]
+        return self._terms(logits, batch), records
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
-        """Exact match and F1; the threshold of no answer becomes the best in training, and 0 where none is known."""
+        """Exact match and F1; the threshold of no answer becomes the best in training, and 0 where none is known.
+
+        Where every training question has an answer, every question is given one.
+        """
         answered = list(by_question(records).values())
+        unanswerable = self._link.provenance["questions"]["without an answer"]
         if self.no_answer_threshold is not None:
             self.keep(**{THRESHOLD: self.no_answer_threshold})
         elif self.trainer.state.fn == "fit":
-            self.keep(**{THRESHOLD: best_threshold(answered, self.f1_units)})
-        elif self.threshold is None and not all(question.right for question in answered):
-            say(
-                "--model.no_answer_threshold: the model comes without one, and some questions have no answer: 0 is used"
-            )
+            self.keep(**{THRESHOLD: best_threshold(answered, self.f1_units) if unanswerable else None})
+        elif self.threshold is None and unanswerable and not all(question.right for question in answered):
+            say("--model.no_answer_threshold: the model has none, and some questions have no answer: 0 is used")
             self.keep(**{THRESHOLD: 0.0})
         return answer_scores(answered, self.threshold, self.f1_units)
 

@@ -21,7 +21,7 @@ from ptm_lightning.data.new_words import NewTokens
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Record, records_of
-from ptm_lightning.figures import Figure, calibration, confusion
+from ptm_lightning.figures import Figure, calibration, confusion, confusion_by_label
 from ptm_lightning.finetuning import FineTuning
 from ptm_lightning.metrics.classification import (
     best_thresholds,
@@ -153,15 +153,19 @@ class SequenceClassification(FineTuning):
         return classification_scores(logits.softmax(dim=-1), labels.long()) | trivial
 
     def figures(self) -> dict[str, Figure]:
-        """Of single labels, which are taken for which, and how far probabilities can be trusted."""
-        if self._link.problem_type != "single_label_classification":
+        """Of names, which are taken for which, or missed, and how far probabilities can be trusted."""
+        if self._link.problem_type == "regression":
             return {}
-        logits, labels = _stacked(self.evaluation.records)
-        predicted, right = logits.argmax(dim=-1), labels.long()
-        return {
-            "confusion_matrix": confusion(predicted, right, self._link.labels),
-            "calibration": calibration(logits.softmax(dim=-1), right),
-        }
+        logits, right = _stacked(self.evaluation.records)
+        right, names = right.long(), self._link.labels
+        if self._link.problem_type == "multi_label_classification":
+            chances = logits.sigmoid()
+            predicted = (chances >= torch.tensor(self.thresholds)).long()
+            matrix, curve = confusion_by_label(predicted, right, names), calibration(chances.flatten(), right.flatten())
+        else:
+            sure, predicted = logits.softmax(dim=-1).max(dim=-1)
+            matrix, curve = confusion(predicted, right, names), calibration(sure, predicted == right)
+        return {"confusion_matrix": matrix, "calibration": curve}
 
     def worst(self) -> Iterator[dict[str, Any]]:
         """Texts that get another label than the right one, the surest mistakes first."""

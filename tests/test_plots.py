@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torchmetrics.functional.classification import multiclass_calibration_error
 
-from ptm_lightning.figures import Curves, Matrix, calibration, confusion, threshold_curve
-from ptm_lightning.metrics.classification import classification_scores, majority_scores, reliability
+from ptm_lightning.figures import Curves, Matrix, calibration, confusion, confusion_by_label, threshold_curve
+from ptm_lightning.metrics.classification import BINS, classification_scores, majority_scores, reliability
 from ptm_lightning.metrics.question_answering import Answered, answer_scores, f1_by_threshold
 from ptm_lightning.plots import draw
 
@@ -21,20 +22,21 @@ def test_the_reliability_diagram_is_that_of_the_calibration_error(labels: int):
     generator = torch.Generator().manual_seed(labels)
     chances = (4 * torch.randn(500, labels, generator=generator)).softmax(dim=-1)
     right = torch.randint(labels, (500,), generator=generator)
-    confidence, accuracy, shares = reliability(chances, right)
+    sure, predicted = chances.max(dim=-1)
+    confidence, accuracy, shares = reliability(sure, predicted == right)
     error = float((shares * (confidence - accuracy).abs()).sum())
     wanted = classification_scores(chances, right)["calibration_error"]
-    assert error == pytest.approx(wanted, abs=1e-6)
+    assert error == wanted == pytest.approx(float(multiclass_calibration_error(chances, right, labels, BINS)), abs=1e-6)
     assert float(shares.sum()) == pytest.approx(1)
     assert all(0 <= low < high <= 1 for low, high in pairwise(confidence))
-    figure = calibration(chances, right)
+    figure = calibration(sure, predicted == right)
     assert figure.title == f"calibration error {wanted:.4f}"
     assert figure.lines["model"] == (confidence.tolist(), accuracy.tolist())
 
 
 def test_probabilities_at_the_ends_have_a_bin():
-    confidence, accuracy, shares = reliability(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
-    assert (confidence.tolist(), accuracy.tolist(), shares.tolist()) == ([1.0], [0.5], [1.0])
+    mean, came_true, shares = reliability(torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0, 0, 1, 0]))
+    assert (mean.tolist(), came_true.tolist(), shares.tolist()) == ([0.0, 1.0], [0.0, 0.5], [0.5, 0.5])
 
 
 def test_the_majority_is_scored_as_scikit_learn_does():
@@ -67,6 +69,14 @@ def test_rows_of_the_confusion_are_the_right_labels():
     figure = confusion(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 0, 1]), ["no", "yes"])
     assert figure.counts == [[1, 2], [0, 1]]
     assert (figure.rows[0], figure.columns[0]) == ("label", "predicted")
+
+
+def test_each_of_several_labels_has_two_rows_of_the_confusion():
+    predicted, right = torch.tensor([[1, 0], [1, 0], [1, 1]]), torch.tensor([[1, 1], [0, 1], [1, 1]])
+    figure = confusion_by_label(predicted, right, ["a", "b"])
+    assert figure.rows[1] == ["a", "not a", "b", "not b"]
+    assert figure.columns[1] == ("predicted", "not predicted")
+    assert figure.counts == [[2, 0], [1, 0], [1, 2], [0, 0]]
 
 
 @pytest.mark.parametrize("labels", [2, 30, 60])

@@ -10,7 +10,6 @@ import torch
 from answering import summaries_file, trainer_for
 from ptm_lightning.tasks import SummarizationData
 from summarizing import prepared
-from two_processes import answers_that_both_measure
 
 from ptm_lightning.__main__ import main
 from ptm_lightning.data.predict import WINDOW
@@ -185,14 +184,6 @@ def test_layers_are_frozen_from_below(tmp_path: Path, architecture: str):
         frozen = first in name or "embed" in name or "shared" in name
         assert parameter.requires_grad != frozen, name
         assert frozen or second in name or "layer_norm" in name
-
-
-def test_two_processes_score_every_example_once(tmp_path: Path, cache: Path):
-    answers = answers_that_both_measure(
-        tmp_path, summaries_file(tmp_path), cache,
-        task="Summarization", architecture="bart", new_tokens=8, max_length=128, max_target_length=40,
-    )  # fmt: skip
-    assert len(answers) == 18
 
 
 @pytest.mark.parametrize(

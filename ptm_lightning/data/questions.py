@@ -203,13 +203,14 @@ def stored_answers(store: ExampleStore, examples: Ints) -> Ints:
     return np.column_stack([store.columns[name][examples] for name in ("first", "last")])
 
 
-def notes(windows: Windows, split: str, longest: int | None) -> Iterator[str]:
+def notes(windows: Windows, split: str, longest: int | None, *, all_answered: bool = False) -> Iterator[str]:
     """What a user should know of the questions of a split.
 
     Args:
         windows: Of its store.
         split: What it is called.
         longest: Tokens of the longest answer that is given, if that is known.
+        all_answered: Whether every training question has an answer.
     """
     store, room, many = windows.store, windows.room, f"{len(windows.store):,} {split}"
     examples = np.arange(len(store))
@@ -227,6 +228,11 @@ def notes(windows: Windows, split: str, longest: int | None) -> Iterator[str]:
         )
     if longest is not None and (count := int((answers[:, 1] - answers[:, 0] >= longest).sum())):
         yield f"--model.max_answer_tokens {longest}: {count:,} of {many} questions have a longer answer; give more"
+    if all_answered and (count := int((answers[:, 0] == NO_TOKEN).sum())):
+        yield (
+            f"--model.no_answer_threshold: {count:,} of {many} questions have no answer, but all in training have; a "
+            "model that learns from these answers each question, unless a threshold is given"
+        )
 
 
 def null_token(template: Template, cls_id: int | None) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional import pearson_corrcoef, spearman_corrcoef
-from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
+from torchmetrics.functional.classification import binary_auroc
 
 BINS = 15
 """Of the calibration error. Guo et al., 2017, https://arxiv.org/abs/1706.04599"""
@@ -25,10 +25,11 @@ def classification_scores(probabilities: Tensor, labels: Tensor) -> dict[str, fl
         curve is that of label 1, or with more labels the mean of one against the rest over those that occur.
     """
     count = probabilities.shape[1]
-    matrix = confusion_matrix(probabilities.argmax(dim=-1), labels, count)
+    sure, predicted = probabilities.max(dim=-1)
+    matrix = confusion_matrix(predicted, labels, count)
     scores = _averages(matrix.diagonal(), matrix.sum(dim=0), matrix.sum(dim=1))
     scores["mcc"] = matthews_correlation(matrix)
-    scores["calibration_error"] = float(multiclass_calibration_error(probabilities, labels, count, n_bins=BINS))
+    scores["calibration_error"] = calibration_error(sure, predicted == labels)
     return scores | _auroc(probabilities, functional.one_hot(labels, count), [1] if count == 2 else range(count))
 
 
@@ -55,17 +56,26 @@ def best_thresholds(probabilities: Tensor, labels: Tensor) -> list[float]:
 
 
 def multi_label_scores(probabilities: Tensor, labels: Tensor, threshold: Tensor) -> dict[str, float]:
-    """The same for any number of labels at once; accuracy is that of whole sets.
+    """The same for any number of labels at once.
+
+    Accuracy is that of whole sets, Matthews' correlation the mean of that of each label by itself, and the calibration
+    error is taken over every label of every example: how probable it is, and whether it is there.
 
     Args:
         probabilities: (n, L) of each label.
         labels: (n, L) 0 or 1.
         threshold: (L,) from where on each is predicted.
+
+    Returns:
+        Metrics by name. A label that neither occurs nor is predicted doesn't count in an average.
     """
     predicted = (probabilities >= threshold).long()
-    right = (predicted * labels).sum(dim=0)
-    scores = _averages(right, predicted.sum(dim=0), labels.sum(dim=0))
+    matrices = confusion_matrices(predicted, labels)
+    scores = _averages(matrices[:, 0, 0], matrices[:, :, 0].sum(dim=1), matrices[:, 0].sum(dim=1))
     scores["accuracy"] = float((predicted == labels).all(dim=1).float().mean())
+    there = [matthews_correlation(matrix) for matrix in matrices if matrix[1, 1] < len(labels)]
+    scores["mcc"] = sum(there) / max(1, len(there))
+    scores["calibration_error"] = calibration_error(probabilities.flatten(), labels.flatten())
     return scores | _auroc(probabilities, labels, range(labels.shape[1]))
 
 
@@ -90,6 +100,21 @@ def regression_scores(predictions: Tensor, values: Tensor) -> dict[str, float]:
 def confusion_matrix(predicted: Tensor, labels: Tensor, count: int) -> Tensor:
     """(L, L): how often the label of a row was predicted as that of a column."""
     return torch.bincount(labels * count + predicted, minlength=count * count).view(count, count)
+
+
+def confusion_matrices(predicted: Tensor, labels: Tensor) -> Tensor:
+    """One for each label of several at once: how often it was there or not, and was predicted or not.
+
+    Args:
+        predicted: (n, L) 0 or 1.
+        labels: (n, L) the right ones, 0 or 1.
+
+    Returns:
+        (L, 2, 2): by row whether it was there, by column whether it was predicted; yes comes first.
+    """
+    right, guessed, actual = (values.sum(dim=0) for values in (predicted * labels, predicted, labels))
+    rest = len(labels) - guessed - actual + right
+    return torch.stack([right, actual - right, guessed - right, rest], dim=-1).view(-1, 2, 2)
 
 
 def matthews_correlation(matrix: Tensor) -> float:
@@ -120,27 +145,32 @@ def majority_scores(labels: Tensor, majority: int, count: int) -> dict[str, floa
     return {"accuracy_majority": scores["f1_micro"], "f1_macro_majority": scores["f1_macro"]}
 
 
-def reliability(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How probable predictions are, and how often they are right, by bins of their probability.
+def calibration_error(chances: Tensor, came_true: Tensor) -> float:
+    """How far probabilities are from how often they come true, between 0 and 1: the mean over `reliability`'s bins."""
+    mean, share, weight = reliability(chances, came_true)
+    return float((weight * (mean - share).abs()).sum())
 
-    The calibration error is the mean distance of the two, weighted by the shares.
+
+def reliability(chances: Tensor, came_true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How probable things are said to be, and how often they come true, by bins of their probability.
+
+    A bin holds its upper end, as in the paper and in scikit-learn's `calibration_curve`.
 
     Args:
-        probabilities: (n, L) of each label.
-        labels: (n,) the right ones.
+        chances: (n,) probabilities.
+        came_true: (n,) 0 or 1.
 
     Returns:
-        (b,) the mean probability, (b,) the share of right ones, (b,) the share of all predictions; of the bins that
-        have any.
+        (b,) the mean probability, (b,) the share that came true, (b,) the share of all n; of the bins that have any.
     """
-    confidence, predicted = probabilities.double().max(dim=-1)
-    number = (confidence * BINS).long().clamp(max=BINS - 1)
-    size, summed, right = (
+    chances = chances.double()
+    number = torch.bucketize(chances, torch.arange(1, BINS).double() / BINS)
+    size, summed, true = (
         torch.zeros(BINS, dtype=torch.double).index_add_(0, number, values)
-        for values in (torch.ones_like(confidence), confidence, (predicted == labels).double())
+        for values in (torch.ones_like(chances), chances, came_true.double())
     )
     there = size > 0
-    return (summed / size)[there], (right / size)[there], size[there] / len(labels)
+    return (summed / size)[there], (true / size)[there], size[there] / len(chances)
 
 
 def _averages(right: Tensor, predicted: Tensor, actual: Tensor) -> dict[str, float]:
@@ -155,7 +185,7 @@ def _averages(right: Tensor, predicted: Tensor, actual: Tensor) -> dict[str, flo
     totals = {"precision": predicted.sum(), "recall": actual.sum(), "f1": (predicted.sum() + actual.sum()) / 2}
     scores: dict[str, float] = {}
     for name, value in values.items():
-        scores[f"{name}_macro"] = float(value[there].mean())
+        scores[f"{name}_macro"] = float(_divided(value.sum(), there.double().sum()))
         scores[f"{name}_micro"] = float(_divided(right.sum(), totals[name]))
         scores[f"{name}_weighted"] = float(_divided((value * actual).sum(), actual.sum()))
     return scores

@@ -1,4 +1,4 @@
-"""Exact match and F1 of answers, as SQuAD's scripts define them.
+"""Exact match and F1 of answers, as the scripts of SQuAD and SQuAD 2 define them.
 
 References:
     - SQuAD, 2016, https://arxiv.org/abs/1606.05250; SQuAD 2, 2018, https://arxiv.org/abs/1806.03822
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 Units = Literal["auto", "words", "characters"]
 """What the F1 of two answers is taken over."""
@@ -21,6 +21,7 @@ ARTICLE = re.compile(r"\b(a|an|the)\b")
 UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 """Characters of Chinese and Japanese, which are written without spaces."""
 PUNCTUATION = set(string.punctuation)
+Measure = Callable[[Sequence[str], Sequence[str]], float]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,47 @@ def overlap(found: Sequence[str], right: Sequence[str]) -> float:
     return 2 * shared / (len(found) + len(right))
 
 
-MEASURES: dict[str, Callable[[Sequence[str], Sequence[str]], float]] = {"exact_match": exact, "f1": overlap}
+def overlap_of_words(found: Sequence[str], right: Sequence[str]) -> float:
+    """The same, but 0 if both are empty."""
+    return overlap(found, right) if found else 0.0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How an answer is compared with the right ones.
+
+    The two scripts differ in answers without a word, of articles and punctuation alone. In SQuAD's, a right answer of
+    that kind counts like others, and the F1 of two of them is 0, as they share no word. In SQuAD 2's it counts only
+    where the question has no other, and the F1 of two is 1.
+    """
+
+    split: Callable[[str], list[str]]
+    """Cuts an answer into what is compared."""
+    measures: Mapping[str, Measure]
+    """By name."""
+    with_none: bool
+    """Whether a question may have no answer: SQuAD 2."""
+
+    @classmethod
+    def of(cls, questions: Sequence[Answered], units: Units) -> Self:
+        """Those of SQuAD 2 if a question has no answer, else those of SQuAD."""
+        with_none = not all(question.right for question in questions)
+        split = splitter(units, (text for question in questions for text in question.right))
+        return cls(split, {"exact_match": exact, "f1": overlap if with_none else overlap_of_words}, with_none)
+
+    def best(self, name: str, text: str, right: Sequence[str]) -> float:
+        """What an answer is worth, by the right one that it is nearest to.
+
+        Args:
+            name: Of the measure.
+            text: The answer, "" for none.
+            right: Empty if there is no answer.
+        """
+        answers = list(map(self.split, right))
+        if self.with_none:
+            answers = [answer for answer in answers if answer] or [[]]
+        found = self.split(text)
+        return max(self.measures[name](found, answer) for answer in answers)
 
 
 def by_question(records: Sequence[Mapping[str, Any]]) -> dict[int, Answered]:
@@ -78,8 +119,7 @@ def over_windows(records: Sequence[Mapping[str, Any]]) -> Answered:
 def answer_scores(answered: Iterable[Answered], threshold: float | None, units: Units = "auto") -> dict[str, float]:
     """Exact match and F1 in percent; with unanswerable questions also for both kinds apart, and at the best threshold.
 
-    They are those of SQuAD 2's script; SQuAD's own differs only for right answers of nothing but articles and
-    punctuation.
+    They are those of SQuAD 2's script, or of SQuAD's if every question has an answer.
 
     Args:
         answered: At least one.
@@ -90,13 +130,12 @@ def answer_scores(answered: Iterable[Answered], threshold: float | None, units: 
         Metrics by name. The best threshold is found on these very questions: of use on validation data.
     """
     questions = list(answered)
-    split = splitter(units, (text for question in questions for text in question.right))
+    rules = Rules.of(questions, units)
     given = [threshold is None or question.doubt <= threshold for question in questions]
     has = [bool(question.right) for question in questions]
     scores: dict[str, float] = {}
-    for name, measure in MEASURES.items():
-        kept = [_best(question.text, question.right, split, measure) for question in questions]
-        empty = [_best("", question.right, split, measure) for question in questions]
+    for name in rules.measures:
+        kept, empty = _of_both(questions, rules, name)
         values = [a if answers else b for a, b, answers in zip(kept, empty, given, strict=True)]
         scores[name] = _percent(values)
         if all(has):
@@ -113,13 +152,11 @@ def question_scores(
 ) -> dict[str, list[float]]:
     """Exact match and F1 of each question, in percent: `answer_scores` gives their means."""
     questions = list(answered)
-    split = splitter(units, (text for question in questions for text in question.right))
+    rules = Rules.of(questions, units)
     given = [question.text if threshold is None or question.doubt <= threshold else "" for question in questions]
     return {
-        name: [
-            100 * _best(text, question.right, split, measure) for text, question in zip(given, questions, strict=True)
-        ]
-        for name, measure in MEASURES.items()
+        name: [100 * rules.best(name, text, question.right) for text, question in zip(given, questions, strict=True)]
+        for name in rules.measures
     }
 
 
@@ -131,12 +168,13 @@ def best_threshold(answered: Iterable[Answered], units: Units = "auto") -> float
     questions = list(answered)
     if all(question.right for question in questions):
         return None
-    return _best_threshold([question.doubt for question in questions], *_f1_of_both(questions, units))[1]
+    kept, empty = _of_both(questions, Rules.of(questions, units), "f1")
+    return _best_threshold([question.doubt for question in questions], kept, empty)[1]
 
 
 def f1_by_threshold(answered: Sequence[Answered], units: Units = "auto") -> tuple[list[float], list[float]]:
     """The mean F1 in percent for each doubt that occurs as the threshold, from the lowest on."""
-    kept, empty = _f1_of_both(answered, units)
+    kept, empty = _of_both(answered, Rules.of(answered, units), "f1")
     ranked = sorted(range(len(answered)), key=lambda number: answered[number].doubt)
     total, means = sum(empty), dict[float, float]()
     for number in ranked:
@@ -145,11 +183,10 @@ def f1_by_threshold(answered: Sequence[Answered], units: Units = "auto") -> tupl
     return list(means), list(means.values())
 
 
-def _f1_of_both(answered: Sequence[Answered], units: Units) -> tuple[list[float], list[float]]:
-    """Of each question, the F1 if it is answered, and if it is not."""
-    split = splitter(units, (text for question in answered for text in question.right))
-    kept = [_best(question.text, question.right, split, overlap) for question in answered]
-    return kept, [_best("", question.right, split, overlap) for question in answered]
+def _of_both(answered: Sequence[Answered], rules: Rules, name: str) -> tuple[list[float], list[float]]:
+    """By a measure, what each question is worth if it is answered, and if it is not."""
+    kept = [rules.best(name, question.text, question.right) for question in answered]
+    return kept, [rules.best(name, "", question.right) for question in answered]
 
 
 def splitter(units: Units, right: Iterable[str]) -> Callable[[str], list[str]]:
@@ -158,17 +195,6 @@ def splitter(units: Units, right: Iterable[str]) -> Callable[[str], list[str]]:
         letters = Counter(bool(UNSPACED.match(c)) for text in right for c in text if c.isalpha())
         units = "characters" if letters[True] > letters[False] else "words"
     return characters if units == "characters" else words
-
-
-def _best(
-    text: str,
-    right: Sequence[str],
-    split: Callable[[str], list[str]],
-    measure: Callable[[Sequence[str], Sequence[str]], float],
-) -> float:
-    """The score by the right answer that it is nearest to; those without a word don't count if others have some."""
-    answers = [answer for answer in map(split, right) if answer] or [[]]
-    return max(measure(split(text), answer) for answer in answers)
 
 
 def _best_threshold(doubts: Sequence[float], kept: Sequence[float], empty: Sequence[float]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -16,7 +17,7 @@ from ptm_lightning.testing_case import tiny
 
 SHOWN = {
     "SequenceClassification": (["calibration", "confusion_matrix"], "text label predicted probability error"),
-    "SequenceClassification, several": ([], "text label predicted error"),
+    "SequenceClassification, several": (["calibration", "confusion_matrix"], "text label predicted error"),
     "SequenceClassification, numbers": ([], "text label predicted error"),
     "TokenClassification": (["confusion_matrix"], "tokens tags guessed wrong"),
     "QuestionAnswering": (["threshold"], "question context answers found doubt f1"),
@@ -85,10 +86,16 @@ def test_figures_and_the_worst_examples_are_shown(evaluated: tuple[str, Any, Sho
         worse = {"score": 1, "f1": 1}.get(names[-1], -1)
         assert [row[-1] for row in rows] == sorted((row[-1] for row in rows), key=lambda value: worse * value)
     figure = task.figures().get("confusion_matrix")
-    if figure is not None:
+    metrics = task.trainer.callback_metrics
+    if name == "SequenceClassification, several":
+        there, others = (np.array(figure.counts[first::2]).sum(axis=0) for first in (0, 1))
+        f1 = 2 * there[0] / (2 * there[0] + there[1] + others[0])
+        assert f1 == pytest.approx(metrics["test/f1_micro"].item()) != 0
+        assert task.figures()["calibration"].title == f"calibration error {metrics['test/calibration_error']:.4f}"
+    elif figure is not None:
         right = sum(row[number] for number, row in enumerate(figure.counts))
         accuracy = right / sum(map(sum, figure.counts))
-        assert accuracy == pytest.approx(task.trainer.callback_metrics["test/accuracy"].item())
+        assert accuracy == pytest.approx(metrics["test/accuracy"].item())
 
 
 def test_the_worst_are_all_that_is_wrong_and_the_surest_first(evaluated: tuple[str, Any, Shown, Path]) -> None:

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics
+from sklearn.calibration import calibration_curve
 
 from ptm_lightning.metrics.classification import (
+    BINS,
     best_thresholds,
+    calibration_error,
     classification_scores,
+    confusion_matrices,
     confusion_matrix,
     multi_label_scores,
     regression_scores,
@@ -61,6 +65,27 @@ def test_confusion_matrix():
     assert confusion_matrix(predicted, labels, 12).numpy().tolist() == expected.tolist()
 
 
+def expected_error(chances: np.ndarray, came_true: np.ndarray) -> float:
+    """Of scikit-learn's curve, with the bins' shares."""
+    share, mean = calibration_curve(came_true, chances, n_bins=BINS)
+    size = np.bincount(np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], chances))
+    return float((size[size > 0] / len(chances) * abs(share - mean)).sum())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_calibration_error_is_that_of_scikit_learns_curve(case: str):
+    probabilities, labels = CASES[case]
+    sure, predicted = probabilities.double().max(dim=-1)
+    expected = expected_error(sure.numpy(), (predicted == labels).numpy())
+    assert classification_scores(probabilities, labels)["calibration_error"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_calibration_error_at_the_ends_of_bins():
+    chances, came_true = torch.tensor([0.0, 0.2, 0.4, 1.0]).double(), torch.tensor([0, 1, 0, 1])
+    assert calibration_error(chances, came_true) == pytest.approx((0.8 + 0.4) / 4)
+    assert calibration_error(chances, came_true) == pytest.approx(expected_error(chances.numpy(), came_true.numpy()))
+
+
 def test_calibration_error_by_a_loop():
     probabilities, labels = CASES["balanced"]
     sure, predicted = probabilities.max(dim=-1)
@@ -87,6 +112,32 @@ def test_several_labels(seed: int):
     assert ours["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
     areas = [metrics.roc_auc_score(labels[:, c], probabilities[:, c]) for c in (0, 1, 4)]
     assert ours["auroc"] == pytest.approx(np.mean(areas), abs=1e-6)
+    by_label = [metrics.matthews_corrcoef(*pair) for pair in zip(labels.T, predicted.T, strict=True)]
+    assert ours["mcc"] == pytest.approx(np.mean(by_label), abs=1e-9) != 0
+    expected_ece = expected_error(probabilities.numpy().ravel(), labels.ravel())
+    assert ours["calibration_error"] == pytest.approx(expected_ece, abs=1e-9) != 0
+    theirs = metrics.multilabel_confusion_matrix(labels, predicted)  # no comes first
+    assert confusion_matrices(torch.tensor(predicted), torch.tensor(labels)).tolist() == theirs[:, ::-1, ::-1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "chances", "mcc"),
+    [
+        ([[1, 0]], [[0.9, 0.1]], 0.0),  # one example has no spread
+        ([[1, 0], [0, 0]], [[0.9, 0.1], [0.2, 0.1]], 1.0),  # the second label is never there, nor predicted
+        ([[1, 0], [0, 0]], [[0.9, 0.9], [0.2, 0.1]], 0.5),  # ... but predicted once
+        ([[1, 1], [0, 1]], [[0.1, 0.9], [0.9, 0.9]], -0.5),  # the second is always there
+        ([[0, 0], [0, 0]], [[0.1, 0.1], [0.2, 0.2]], 0.0),  # nothing is there, nor predicted
+    ],
+)
+def test_several_labels_of_which_some_never_occur(labels: list[list[int]], chances: list[list[float]], mcc: float):
+    ours = multi_label_scores(torch.tensor(chances), torch.tensor(labels), torch.full((2,), 0.5))
+    predicted = (np.array(chances) >= 0.5).astype(int)
+    there = [c for c in range(2) if np.array(labels)[:, c].any() or predicted[:, c].any()]
+    by_label = [metrics.matthews_corrcoef(np.array(labels)[:, c], predicted[:, c]) for c in there]
+    assert ours["mcc"] == pytest.approx(np.mean(by_label) if there else 0.0, abs=1e-9) == mcc
+    f1 = metrics.f1_score(labels, predicted, average="macro", zero_division=0, labels=there or None)
+    assert ours["f1_macro"] == pytest.approx(f1)
 
 
 def test_two_labels_of_which_each_row_has_one_are_still_two():

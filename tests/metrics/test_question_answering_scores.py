@@ -6,7 +6,14 @@ import string
 
 import pytest
 
-from ptm_lightning.metrics.question_answering import Answered, answer_scores, best_threshold, characters, overlap
+from ptm_lightning.metrics.question_answering import (
+    Answered,
+    answer_scores,
+    best_threshold,
+    characters,
+    overlap,
+    question_scores,
+)
 
 WORDS = [
     "the",
@@ -51,11 +58,37 @@ def f1_of(found: str, right: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def naive(answered: list[Answered], threshold: float | None) -> dict[str, float]:
-    """SQuAD 2's rules: each question by its nearest right answer; no right answer is the empty text."""
+def f1_of_squad(found: str, right: str) -> float:
+    """SQuAD's own: it asks for a common word first, so that two answers without words share nothing."""
+    found_words, right_words = normalized(found).split(), normalized(right).split()
+    same = 0
+    for word in set(found_words):
+        same += min(found_words.count(word), right_words.count(word))
+    if same == 0:
+        return 0.0
+    precision, recall = 1.0 * same / len(found_words), 1.0 * same / len(right_words)
+    return (2 * precision * recall) / (precision + recall)
+
+
+def given(one: Answered, threshold: float | None) -> str:
+    return one.text if threshold is None or not one.doubt > threshold else ""
+
+
+def of_squad(answered: list[Answered], threshold: float | None) -> dict[str, float]:
+    """SQuAD's script: the highest of all right answers, whatever they are; it knows no question without one."""
+    exact = f1 = 0.0
+    for one in answered:
+        text = given(one, threshold)
+        exact += max(normalized(text) == normalized(answer) for answer in one.right)
+        f1 += max(f1_of_squad(text, answer) for answer in one.right)
+    return {"exact_match": 100 * exact / len(answered), "f1": 100 * f1 / len(answered)}
+
+
+def of_squad_2(answered: list[Answered], threshold: float | None) -> dict[str, float]:
+    """SQuAD 2's script: right answers with words count, and if there are none of these the empty text."""
     exact, f1, has = [], [], []
     for one in answered:
-        text = one.text if threshold is None or not one.doubt > threshold else ""
+        text = given(one, threshold)
         right = [answer for answer in one.right if normalized(answer)] or [""]
         exact.append(max(float(normalized(text) == normalized(answer)) for answer in right))
         f1.append(max(f1_of(text, answer) for answer in right))
@@ -97,8 +130,33 @@ def test_scores_are_squads(unanswerable: float, ties: bool) -> None:
         for threshold in (None, 0.5, rng.choice(answered).doubt):
             scores = answer_scores(answered, threshold, "words")
             best = {name: scores.pop(name) for name in list(scores) if name.startswith("best_")}
-            assert scores == pytest.approx(naive(answered, threshold))
-            assert set(best) == (set() if all(one.right for one in answered) else {"best_exact_match", "best_f1"})
+            first = all(one.right for one in answered)
+            assert scores == pytest.approx((of_squad if first else of_squad_2)(answered, threshold))
+            assert set(best) == (set() if first else {"best_exact_match", "best_f1"})
+            for name, values in question_scores(answered, threshold, "words").items():
+                assert sum(values) / len(values) == pytest.approx(scores[name])
+
+
+WITHOUT_WORDS = {
+    "nothing, and nothing is right": (["the", "..."], "", (1, 0), (1, 1)),
+    "an article for another": (["the"], "A!", (1, 0), (1, 1)),
+    "an article, where it is one of the right answers": (["the", "cat"], "the", (1, 0), (0, 0)),
+    "nothing, where words are right": (["cat"], "", (0, 0), (0, 0)),
+    "words, where one without words is right": (["the"], "cat", (0, 0), (0, 0)),
+}
+"""The right answers, what is found, and its exact match and F1 by SQuAD's script and by SQuAD 2's."""
+
+
+@pytest.mark.parametrize("case", WITHOUT_WORDS)
+def test_answers_without_words_are_scored_by_the_script_of_the_data(case: str) -> None:
+    right, text, first, second = WITHOUT_WORDS[case]
+    answered = [Answered(right, text, 0.0)]
+    expected = {name: 100.0 * value for name, value in zip(("exact_match", "f1"), first, strict=True)}
+    assert answer_scores(answered, None) == of_squad(answered, None) == expected
+    answered.append(Answered([], "cat", 0.0))  # worth nothing, as it is answered
+    found = answer_scores(answered, None)
+    assert (found["exact_match"], found["f1"]) == tuple(50.0 * value for value in second)
+    assert found == found | of_squad_2(answered, None)
 
 
 @pytest.mark.parametrize("ties", [True, False])
@@ -107,7 +165,7 @@ def test_best_threshold_is_the_best_of_all(ties: bool) -> None:
     for _ in range(200):
         answered = [*drawn(rng, unanswerable=0.4, ties=ties), Answered([], "cat", rng.gauss(0, 2))]
         doubts = sorted({one.doubt for one in answered})
-        tried = {threshold: naive(answered, threshold) for threshold in (doubts[0] - 1, *doubts)}
+        tried = {threshold: of_squad_2(answered, threshold) for threshold in (doubts[0] - 1, *doubts)}
         best = max(scores["f1"] for scores in tried.values())
         found = best_threshold(answered, "words")
         assert found is not None

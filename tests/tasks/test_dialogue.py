@@ -9,7 +9,6 @@ import torch
 from answering import trainer_for, write
 from conversing import DATA, KINDS, exported, prepared, rows_file
 from ptm_lightning.tasks import Dialogue, DialogueData
-from two_processes import answers_that_both_measure
 
 from ptm_lightning.data.conversations import messages_of
 from ptm_lightning.errors import UserError
@@ -197,11 +196,3 @@ def test_the_commonest_reply_stands_beside(tmp_path: Path):
     kept = [row["turns"][1] for row in data.corpus.validation.rows(range(len(data.corpus.validation)))]
     assert metrics["val/f1_commonest"] == pytest.approx(100 * sum("yes" in text for text in kept) / len(kept))
     assert 0 < metrics["val/bleu_commonest"] < 100
-
-
-def test_two_processes_score_every_reply_once(tmp_path: Path, cache: Path):
-    answers = answers_that_both_measure(
-        tmp_path, rows_file(tmp_path), cache,
-        task="Dialogue", architecture="gpt2", new_tokens=6, max_length=80, max_target_length=20,
-    )  # fmt: skip
-    assert len(answers) > 18  # replies, of 18 conversations

@@ -47,6 +47,24 @@ def test_without_unanswerable_questions_all_are_answered(tmp_path: Path) -> None
     assert all(one["prediction"] for one in found)
 
 
+def test_a_model_that_was_taught_an_answer_to_every_question_gives_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held_out = write(tmp_path / "held_out.jsonl", [example(n) | {"answers": NONE} for n in range(100, 120)])
+    rows = [row for row in map(example, range(80)) if row["answers"]["text"]]
+    task, data = fitted(tmp_path, rows, max_steps=4, validation=[held_out], test=[held_out])
+    assert task.threshold is None
+    assert task.trainer.callback_metrics["val/f1"] == 0 < task.trainer.callback_metrics["val/best_f1"]
+    assert (
+        "--model.no_answer_threshold: 20 of 20 validation questions have no answer, but all in training" in caplog.text
+    )
+    (metrics,) = trainer(tmp_path).test(task, data, verbose=False)
+    assert metrics["test/f1"] == 0
+    assert all(one["prediction"] for one in predicted(task, tmp_path, [example(number) for number in range(9)]))
+    given, _ = fitted(tmp_path, rows, {"no_answer_threshold": -1e9}, max_steps=1, validation=[held_out])
+    assert given.trainer.callback_metrics["val/f1"] == 100
+
+
 def test_test_takes_the_threshold_that_was_trained(tmp_path: Path) -> None:
     task, data = fitted(tmp_path, max_steps=5)
     task.keep(no_answer_threshold=1234.0)
