@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from ptm_lightning.checkpoint import KEY
+from ptm_lightning.data.builtin import described
 from ptm_lightning.environment import environment
 from ptm_lightning.run import without_secrets
 
@@ -231,6 +232,8 @@ def _data(record: CardData) -> str:
     held_out = not facts.get("validation_sources")
     rows: Rows = {"training sources": facts.get("sources", [])}
     rows["validation sources"] = facts["validation_sources"] if not held_out else HELD_OUT
+    named = [*rows["training sources"], *facts.get("validation_sources", ())]
+    rows |= {name: f"a built-in example: {text}" for name, text in described(named).items()}
     for split in ("train", "validation"):
         rows |= {f"{split}: {key}": value for key, value in facts.get(split, {}).items()}
     rows |= {key: facts[key] for key in facts if key not in _KNOWN}
