@@ -124,6 +124,10 @@ class Translation(TextGeneration):
     sentence_measure: ClassVar[str] = "sentence_chrf"
     headline: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "ter", "bleu_copy")
 
+    backbone: str | None = None
+    """A pretrained folder or hub name to start from, with a tokenizer.json, which published Marian and M2M-100 models
+    lack; NLLB and T5 have it."""
+
     def setup(self, stage: str) -> None:
         """Says, and writes into the model card, what must be quoted with the scores."""
         super().setup(stage)
