@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ptm_lightning.card_scores import show_scores
 from ptm_lightning.checkpoint import best, step_files
 from ptm_lightning.environment import environment
 from ptm_lightning.export import export
@@ -44,6 +45,7 @@ class ExportBest(Callback):
         settings = None if (root / "config.yaml").exists() else _settings(trainer)
         chosen = best(checkpoints) or kept[max(kept)]
         self.exported = export(chosen, root / "model", type(pl_module), settings=settings)
+        show_scores(root, self.exported)
         for path in kept.values() if self.every_checkpoint else ():
             export(path, root / "exports" / path.stem, type(pl_module), settings=settings)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 
+from ptm_lightning.card_scores import show_scores
 from ptm_lightning.check import check
 from ptm_lightning.checkpoint import best, newest_valid
 from ptm_lightning.commandline import CommandLine, parse
@@ -144,10 +145,12 @@ def evaluate(command: str, own: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _keep(split: Split, line: CommandLine, run: Path, checkpoint: Path, metrics: dict[str, float]) -> None:
-    """Writes an evaluation into the run folder, if it is a whole one of the best checkpoint."""
-    whole = getattr(line.trainer, f"limit_{split}_batches") == 1.0
+    """Writes an evaluation into the run folder and onto the model card, if it is a whole one of the best checkpoint."""
+    limit = getattr(line.trainer, f"limit_{split}_batches")
+    whole = isinstance(limit, float) and limit == 1.0  # the integer 1 is a single batch
     if whole and line.trainer.is_global_zero and checkpoint == best(run / "checkpoints"):
         Evaluated.of(line.model, line.datamodule, split, checkpoint.name, metrics).write(run)
+        show_scores(run, run / "model")
 
 
 def _base(command: str) -> str:
@@ -202,6 +205,7 @@ def export_run(own: argparse.Namespace) -> int:
         )
     output = Path(own.output) if own.output else folder / "model"
     export(checkpoint, output, task, auxiliary=own.auxiliary, adapter=own.adapter)
+    show_scores(folder, output)
     print(f"{checkpoint} is now a transformers folder: {output}")
     return 0
 

@@ -57,7 +57,9 @@ def first_line(cls: type) -> str:
 def _print_arguments(cls: type, section: str, values: Mapping[str, Any]) -> None:
     """Own arguments first, then those of the base class."""
     described = {
-        parameter.arg_name: parameter.description or "" for base in cls.__mro__[:-1] for parameter in _documented(base)
+        parameter.arg_name: parameter.description or ""
+        for base in reversed(cls.__mro__[:-1])  # a class may say another thing than its base
+        for parameter in _documented(base)
     }
     inherited = {item.name for base in cls.__bases__ for item in getattr(base, "__dataclass_fields__", {}).values()}
     items: list[Field[Any]] = sorted(fields(cls), key=lambda item: item.name in inherited)

@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from ptm_lightning.checkpoint import KEY
+from ptm_lightning.data.builtin import described
 from ptm_lightning.environment import environment
 from ptm_lightning.run import without_secrets
 
@@ -179,19 +180,20 @@ def model_card(record: CardData) -> str:
     if tag := PIPELINE_TAGS.get(record.auto_class):
         front["pipeline_tag"] = tag
     sections = {
-        "What it is": f"{record.objective}\n\n{_table(record.model)}",
+        "What it is": f"{record.objective}\n\n{table(record.model)}",
         "How to use it": f"```python\n{_usage(record.auto_class, record.provenance.get('separator', ''))}\n```",
         "Data": _data(record),
-        "Recipe": f"{_table(record.training)}\n\n{_recipe(record.arguments)}",
+        "Recipe": f"{table(record.training)}\n\n{_recipe(record.arguments)}",
         "Metrics": _metrics(record),
         "Limits": _limits(record),
-        "Versions": _table(record.versions),
+        "Versions": table(record.versions),
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     return f"---\n{yaml.safe_dump(front, sort_keys=True)}---\n\n# {record.title}\n\n{body}\n"
 
 
-def _table(rows: Mapping[str, Any], head: tuple[str, str] = ("", "")) -> str:
+def table(rows: Mapping[str, Any], head: tuple[str, str] = ("", "")) -> str:
+    """Names and values in Markdown."""
     lines = [f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {_cell(k)} | {_cell(v)} |" for k, v in rows.items())]
     return "\n".join(lines)
 
@@ -230,13 +232,15 @@ def _data(record: CardData) -> str:
     held_out = not facts.get("validation_sources")
     rows: Rows = {"training sources": facts.get("sources", [])}
     rows["validation sources"] = facts["validation_sources"] if not held_out else HELD_OUT
+    named = [*rows["training sources"], *facts.get("validation_sources", ())]
+    rows |= {name: f"a built-in example: {text}" for name, text in described(named).items()}
     for split in ("train", "validation"):
         rows |= {f"{split}: {key}": value for key, value in facts.get(split, {}).items()}
     rows |= {key: facts[key] for key in facts if key not in _KNOWN}
     total = sum(facts.get(split, {}).get("documents", 0) for split in ("train", "validation"))
     if held_out and total:
         rows["held-out share of the documents"] = f"{facts['validation']['documents'] / total:.2%}"
-    return _table(rows)
+    return table(rows)
 
 
 _KNOWN = frozenset({"sources", "validation_sources", "train", "validation", "unigram_loss"})
@@ -245,7 +249,7 @@ _KNOWN = frozenset({"sources", "validation_sources", "train", "validation", "uni
 def _recipe(arguments: Rows) -> str:
     if not arguments:
         return "All arguments have their defaults."
-    return "Set otherwise than the default:\n\n" + _table({f"`{flag}`": value for flag, value in arguments.items()})
+    return "Set otherwise than the default:\n\n" + table({f"`{flag}`": value for flag, value in arguments.items()})
 
 
 def _metrics(record: CardData) -> str:
@@ -254,7 +258,7 @@ def _metrics(record: CardData) -> str:
         return "This step was not validated."
     if (unigram := record.provenance.get("unigram_loss")) is not None:
         measured["loss of a unigram model, for comparison"] = f"{unigram:.4f}"
-    return f"On the validation data, at the step of the weights; losses in nats.\n\n{_table(measured)}"
+    return f"On the validation data, at the step of the weights; losses in nats.\n\n{table(measured)}"
 
 
 def _limits(record: CardData) -> str:

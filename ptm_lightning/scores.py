@@ -6,7 +6,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -33,6 +34,10 @@ class Evaluated:
     metrics: dict[str, float]
     scores: dict[str, dict[str, float]]
     """By the example's id, what its prediction is worth by each measure; {} of tasks without such measures."""
+    sources: list[str] = field(default_factory=list)
+    """What the user named for the split; none if its data were held out of the training sources."""
+    documents: int = 0
+    """How many there are."""
 
     @classmethod
     def of(cls, task: Task, data: TaskData, split: Split, checkpoint: str, metrics: Mapping[str, float]) -> Self:
@@ -47,7 +52,10 @@ class Evaluated:
         }
         digest = data_digest(data, split)
         assert digest is not None
-        return cls(split, digest, checkpoint, dict(metrics), scores)
+        named = [getattr(member, _name(split)) or () for member in data.members().values()]
+        sources = list(dict.fromkeys(chain.from_iterable(named)))
+        documents = sum(map(len, _stores(data, split)))
+        return cls(split, digest, checkpoint, dict(metrics), scores, sources, documents)
 
     def write(self, run: Path) -> None:
         """Writes it into a run folder, whole or not at all."""
@@ -72,8 +80,12 @@ def data_digest(data: TaskData, split: Split) -> str | None:
 
 
 def _stores(data: TaskData, split: Split) -> list[Any]:
-    name = "validation" if split == "val" else split
-    return [getattr(member.corpus, name) for member in data.members().values()]
+    return [getattr(member.corpus, _name(split)) for member in data.members().values()]
+
+
+def _name(split: Split) -> str:
+    """What a data module and its corpus call a split."""
+    return "validation" if split == "val" else split
 
 
 def _digest(store: TokenStore) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.built_in_examples import say_built_in
 from ptm_lightning.data.corpus_tokenizer import prepare_tokenizer
 from ptm_lightning.data.layout import Pieces
 from ptm_lightning.data.loader import StepBatches
@@ -79,6 +80,7 @@ class MixtureData(TextData):
         self.hf_tokenizer, self.frame = self._first.hf_tokenizer, self._first.frame
         self.max_length = max(module.max_length for module in self.modules.values())
         self.link = self._link_of_all(new_tokens)
+        say_built_in(self, stage)
 
     def _share_tokenizer(self) -> NewTokens:
         """Gives all parts the trainer and one tokenizer: the model's, or one that is trained on all their text."""

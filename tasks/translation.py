@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from transformers import PreTrainedTokenizerFast
 
+from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.languages import language_token, language_tokens, set_languages
 from ptm_lightning.data.layout import Frame
 from ptm_lightning.data.target_text import TargetTextData
@@ -13,8 +14,17 @@ from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
 from ptm_lightning.log import say
 from ptm_lightning.metrics.references import Reference
-from ptm_lightning.metrics.translation import sentence_score, signatures, translation_scores
+from ptm_lightning.metrics.translation import (
+    how_it_is_cut,
+    is_misnamed,
+    sentence_score,
+    signatures,
+    translation_scores,
+)
 from ptm_lightning.text_generation import TextGeneration
+
+SAMPLE = 100
+"""Rows that are looked at for how their language is written."""
 
 
 class TranslationData(TargetTextData):
@@ -43,6 +53,24 @@ class TranslationData(TargetTextData):
     def fields(self) -> tuple[str, ...]:  # type: ignore[override]
         """The columns, source first."""
         return self.source_language, self.target_language
+
+    def setup(self, stage: str) -> None:
+        """Opens the stores, and says what the scores of a language without spaces between words mean."""
+        super().setup(stage)
+        if stage == "predict":
+            return
+        language = self.target_language
+        if told := how_it_is_cut(language):
+            say(told)
+        store = self.corpus.test if stage == "test" else self.corpus.validation
+        assert store is None or isinstance(store, ExampleStore)
+        rows = store.rows(range(min(SAMPLE, len(store)))) if store else ()
+        if is_misnamed(language, [row[language] for row in rows]):
+            say(
+                f"--data.target_language {language}: its words have no spaces between them; BLEU and TER count what "
+                "stands between spaces; name the language by its code, such as zh, ja or th, and the column with "
+                f"--data.columns.zh {language}"
+            )
 
     @property
     def purpose(self) -> str:
@@ -95,6 +123,10 @@ class Translation(TextGeneration):
     data_class: ClassVar[type[TaskData]] = TranslationData
     sentence_measure: ClassVar[str] = "sentence_chrf"
     headline: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "ter", "bleu_copy")
+
+    backbone: str | None = None
+    """A pretrained folder or hub name to start from, with a tokenizer.json, which published Marian and M2M-100 models
+    lack; NLLB and T5 have it."""
 
     def setup(self, stage: str) -> None:
         """Says, and writes into the model card, what must be quoted with the scores."""

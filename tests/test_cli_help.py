@@ -27,6 +27,13 @@ def test_inspect_shows_targets(here: Path, corpus: Path, capfd: pytest.CaptureFi
     assert [float(share) for _, share in shares] == pytest.approx([80, 10, 10], abs=4)
 
 
+def test_help_shows_what_a_task_says_itself_of_an_argument(capfd: pytest.CaptureFixture[str]):
+    assert main(["fit", "--config=translation", "--help"]) == 0
+    screen = " ".join(capfd.readouterr().out.split())
+    assert "with a tokenizer.json, which published Marian and M2M-100 models lack; NLLB and T5 have it." in screen
+    assert "What to train on: files with a column for each language (.jsonl .csv .tsv .parquet)" in screen
+
+
 @pytest.mark.parametrize("task", ["CausalLM", "PermutationLM"])
 def test_inspect_speaks_of_masks_only_where_there_are_some(
     task: str, here: Path, corpus: Path, capfd: pytest.CaptureFixture[str]

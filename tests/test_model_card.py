@@ -81,6 +81,15 @@ def test_validation_sources_are_told_and_nothing_is_held_out():
     assert "held" not in data
 
 
+def test_a_built_in_example_is_told_as_such():
+    told = {"sources": ["a.txt", "builtin:modules"], "validation_sources": ["builtin:number_words"]}
+    data = section(model_card(changed(provenance=PROVENANCE | told)), "Data")
+    assert "| training sources | a.txt, builtin:modules |" in data
+    assert "| builtin:modules | a built-in example: Docstrings of the modules that have most of them, each with" in data
+    assert "| builtin:number_words | a built-in example: English numbers in words" in data
+    assert "built-in" not in section(model_card(RECORD), "Data")
+
+
 def test_metrics_stand_beside_the_unigram_loss():
     metrics = section(model_card(RECORD), "Metrics")
     assert "| val/loss | 4.5000 |" in metrics

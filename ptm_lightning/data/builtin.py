@@ -6,7 +6,7 @@ import re
 import sysconfig
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib import import_module
 from itertools import chain
@@ -197,3 +197,13 @@ BUILTIN: dict[str, Callable[[], Iterator[Row]]] = {
     "summaries": summaries,
 }
 """What stands after `builtin:`."""
+
+
+def described(sources: Iterable[str]) -> dict[str, str]:
+    """What the built-in examples among some sources are, in a sentence, by their names.
+
+    Args:
+        sources: Names as users write them.
+    """
+    found = {name: BUILTIN.get(name.removeprefix("builtin:")) for name in sources if name.startswith("builtin:")}
+    return {name: (make.__doc__ or "").partition("\n")[0] for name, make in found.items() if make is not None}

@@ -16,6 +16,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from ptm_lightning.errors import UserError
 
 _ORIGIN = ("name_or_path", "is_local", "local_files_only")
+SLOW_PIECES = ("source.spm", "sentencepiece.bpe.model")
+"""Beside vocab.json, files that hold the pieces of Marian's tokenizer, and of M2M-100's."""
+FIX = "take a model that has one, such as NLLB or T5, or put one into the folder"
 _FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -36,18 +39,31 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     folder = Path(name).expanduser()
     if not folder.is_dir() and (folder.exists() or _is_path(name)):
         raise UserError(f"--data.tokenizer: '{name}' is not a folder; give a folder with tokenizer.json, or a hub name")
+    _refuse_slow(folder)
     try:
         found = AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        if "SentencePiece" in str(error):  # the library that transformers asks for makes no fast one
+            raise UserError(f"--data.tokenizer: '{name}' has no tokenizer.json, which is needed; {FIX}") from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         where = "the folder" if folder.is_dir() else "neither a folder here nor readable from the hub:"
         raise UserError(f"--data.tokenizer: {where} '{name}' gives no tokenizer ({reason})") from error
     if not isinstance(found, PreTrainedTokenizerFast):
-        raise UserError(f"--data.tokenizer: '{name}' has no fast version (tokenizer.json); convert it first")
+        raise UserError(f"--data.tokenizer: '{name}' has no fast version (tokenizer.json); {FIX}")
     if not len(ordinary_ids(found)):
         # AutoTokenizer makes an empty one out of a folder that holds a model's config.json only.
         raise UserError(f"--data.tokenizer: '{name}' holds no vocabulary (tokenizer.json is missing)")
     return found
+
+
+def _refuse_slow(folder: Path) -> None:
+    """Refuses a folder of Marian or M2M-100 as published: transformers knows no way from it to a fast tokenizer."""
+    pieces = [name for name in SLOW_PIECES if (folder / name).exists() and (folder / "vocab.json").exists()]
+    if pieces and not (folder / "tokenizer.json").exists():
+        raise UserError(
+            f"--data.tokenizer: '{folder}' has the slow tokenizer of Marian or M2M-100 alone ({pieces[0]}, vocab.json) "
+            f"and needs a tokenizer.json; {FIX}"
+        )
 
 
 def _is_path(name: str) -> bool:

@@ -200,3 +200,18 @@ def test_load_tells_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(UserError, match="holds no vocabulary"):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_slow_tokenizer_is_refused_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source.spm").write_bytes(b"\x0a\x0b")
+    (tmp_path / "vocab.json").write_text('{"</s>": 0, "<unk>": 1, "<pad>": 2}')
+    fix = r"tokenizer\.json.*; take a model that has one, such as NLLB or T5, or put one into the folder"
+    with pytest.raises(UserError, match=fix):
+        load_tokenizer(str(tmp_path))
+
+    def no_library(*_: object, **__: object) -> None:
+        raise ImportError("MarianTokenizer requires the SentencePiece library but it was not found.")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", no_library)
+    with pytest.raises(UserError, match=f"'owner/name' has no {fix}"):
+        load_tokenizer("owner/name")

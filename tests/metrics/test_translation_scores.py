@@ -5,7 +5,13 @@ import random
 import pytest
 import sacrebleu
 
-from ptm_lightning.metrics.translation import sentence_score, signatures, translation_scores
+from ptm_lightning.metrics.translation import (
+    how_it_is_cut,
+    is_misnamed,
+    sentence_score,
+    signatures,
+    translation_scores,
+)
 
 WORDS = [
     "Das",
@@ -51,6 +57,50 @@ def test_languages_without_spaces(language: str, cut: str):
     assert 0 < found["ter"] < 50  # words of one character each
     assert translation_scores(said, right, "de")["bleu"] == 0
     assert f"tok:{cut}" in signatures(language)["bleu"]
+
+
+@pytest.mark.parametrize("language", ["th", "th_TH", "tha_Thai", "lo", "khm_Khmr", "my_MM", "bod_Tibt"])
+def test_thai_and_its_like_are_cut_into_characters_and_have_no_ter(language: str):
+    said, right = ["วันนี้เราไปเดินเล่นในสวน"], ["วันนี้เราไปเดินเล่นในสวนใหญ่"]
+    found = translation_scores(said, right, language)
+    assert found.keys() == {"bleu", "chrf"}
+    assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(said, [right], tokenize="char").score)
+    assert found["bleu"] > 50
+    assert translation_scores(said, right, "de")["bleu"] == 0  # the sentence is a word
+    assert "tok:char" in signatures(language)["bleu"]
+    assert "ter" not in signatures(language)
+    told = how_it_is_cut(language)
+    assert told.startswith(f"bleu: cuts {language} into characters (tok:char)")
+    assert "--tokenize flores200; there is no TER" in told
+
+
+def test_korean_is_cut_into_characters_and_its_words_have_a_ter():
+    said, right = ["오늘 우리는 공원에서 산책했다"], ["오늘 우리는 큰 공원을 산책했다"]
+    found = translation_scores(said, right, "ko_KR")
+    assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(said, [right], tokenize="char").score)
+    assert found["ter"] == pytest.approx(sacrebleu.corpus_ter(said, [right]).score)
+    assert how_it_is_cut("kor_Hang").endswith("sacrebleu --tokenize ko-mecab (pip install 'sacrebleu[ko]')")
+    assert how_it_is_cut("ja").endswith("sacrebleu --tokenize ja-mecab (pip install 'sacrebleu[ja]')")
+    assert how_it_is_cut("de") == how_it_is_cut("zh") == ""
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "misnamed"),
+    [
+        ("target", "我们今天去公园散步吧。", True),
+        ("thai", "วันนี้เราไปเดินเล่นในสวน", True),
+        ("target", "今日は公園へ散歩に行きます", True),
+        ("zh_CN", "我们今天去公园散步吧。", False),
+        ("tha_Thai", "วันนี้เราไปเดินเล่นในสวน", False),
+        ("en", "The word 散步 means a walk.", False),
+        ("hi", "आज हम पार्क में टहलने गए", False),
+        ("ko", "오늘 우리는 공원에서 산책했다", False),
+        ("target", "!?", False),
+    ],
+)
+def test_a_name_that_hides_a_language_without_spaces(language: str, text: str, misnamed: bool):
+    assert is_misnamed(language, [text, [text, text]]) is misnamed
+    assert not is_misnamed(language, [])
 
 
 @pytest.mark.parametrize("text", ["", "Haus"])

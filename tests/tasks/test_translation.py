@@ -180,6 +180,15 @@ def test_scores_are_those_of_all_answers(pairs: Path, caplog: pytest.LogCaptureF
     assert task.link.provenance["signature of chrf"].startswith("nrefs:1|")
 
 
+@pytest.mark.parametrize("code", ["th", "target"])
+def test_a_target_without_spaces_is_said(tmp_path: Path, code: str, caplog: pytest.LogCaptureFixture):
+    rows = [{"en": document(i), code: "วันนี้เราไปเดินเล่น" * (i % 3 + 1)} for i in range(60)]
+    prepared(write(tmp_path / "pairs.jsonl", rows), target_language=code)
+    misnamed = "--data.target_language target: its words have no spaces between them; BLEU and TER"
+    assert ("bleu: cuts th into characters (tok:char)" in caplog.text) == (code == "th")
+    assert (misnamed in caplog.text) == (code == "target")
+
+
 def test_a_source_and_target_of_one_language_are_refused():
     with pytest.raises(UserError, match=r"--data.target_language de: is the source's too; give another"):
         TranslationData(source_language="de")

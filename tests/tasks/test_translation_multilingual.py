@@ -9,9 +9,10 @@ from answering import write
 from lightning.pytorch import Trainer
 from multilingual import CODES, KINDS, TEXTS, write_multilingual
 from ptm_lightning.tasks import Translation, TranslationData
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoModelForSeq2SeqLM, AutoTokenizer
 from translating import QUIET, prepared, their_labels
 
+from ptm_lightning.__main__ import main
 from ptm_lightning.data.seq2seq import prompts
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
@@ -72,6 +73,25 @@ def test_the_export_answers_as_the_run_does(tmp_path: Path, kind: str):
     trainer = Trainer(default_root_dir=tmp_path, **QUIET)
     (found,) = trainer.predict(fresh, TranslationData(text=asked, **data))
     assert [row["prediction"] for row in found] == ours
+
+
+@pytest.mark.parametrize(("family", "pieces"), [("marian", "source.spm"), ("m2m_100", "sentencepiece.bpe.model")])
+@pytest.mark.parametrize("flag", ["--init_from", "--model.backbone"])
+def test_a_folder_without_a_tokenizer_json_is_refused_with_the_fix(
+    here: Path, family: str, pieces: str, flag: str, capfd: pytest.CaptureFixture[str]
+):
+    """As their published models are; the pieces are read by nothing."""
+    CONFIG_MAPPING[family]().save_pretrained(here / "published")
+    (here / "published" / "model.safetensors").touch()
+    (here / "published" / pieces).write_bytes(b"\x0a\x0b")
+    (here / "published" / "vocab.json").write_text('{"</s>": 0, "<unk>": 1, "<pad>": 2, "a": 3}')
+    assert main(["fit", "--config=translation", flag, "published", "--run_dir=run"]) == 2
+    assert capfd.readouterr().err == (
+        f"error: --data.tokenizer: 'published' has the slow tokenizer of Marian or M2M-100 alone ({pieces}, vocab.json)"
+        " and needs a tokenizer.json; take a model that has one, such as NLLB or T5, or put one into the folder"
+        "\n"
+    )
+    assert not (here / "run").exists()
 
 
 def test_a_language_that_the_model_does_not_know_is_refused(tmp_path: Path):
