@@ -151,15 +151,16 @@ def test_the_pipeline_gives_the_same_numbers(tmp_path: Path, pair: bool):
     assert len({round(value, 6) for value in ours}) > 1
 
 
-@pytest.mark.parametrize("kind", ["single", "several"])
-def test_the_pipeline_gives_the_same_scores(tmp_path: Path, kind: str):
+@pytest.mark.parametrize(("kind", "pair"), [("single", False), ("single", True), ("several", False), ("several", True)])
+def test_the_pipeline_gives_the_same_scores(tmp_path: Path, kind: str, pair: bool):
     saver = ModelCheckpoint(tmp_path / "saved")  # after validation, where thresholds are found
-    task, data = fitted(tmp_path, kind, steps=10, callbacks=[saver])  # after one step all texts are alike
+    task, _ = fitted(tmp_path, kind, steps=10, callbacks=[saver], pair=pair)  # after one step all texts are alike
     folder = export(Path(saver.best_model_path), tmp_path / "model", SequenceClassification, settings={})
-    texts = [example(i)["text"] for i in range(900, 905)]
+    rows = [{"text": row["text"], "pair": row["pair"]} for row in map(example, range(900, 905))]
     pipe = transformers.pipeline("text-classification", model=str(folder), top_k=None)
-    theirs = [{one["label"]: one["score"] for one in row} for row in pipe(texts, truncation=True)]
-    data = SequenceClassificationData(text=texts)
+    asked = [{"text": row["text"]} | ({"text_pair": row["pair"]} if pair else {}) for row in rows]
+    theirs = [{one["label"]: one["score"] for one in pipe(row, truncation=True)} for row in asked]
+    data = SequenceClassificationData(predict=[write(tmp_path / "asked.jsonl", rows)], pair=pair)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
     ours = [row for rows in trainer.predict(task, data) for row in rows]
     for mine, other in zip(ours, theirs, strict=True):
