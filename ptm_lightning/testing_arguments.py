@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.errors import UserError
@@ -23,7 +25,7 @@ class Alternative:
 
     value: Any
     given: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the same class, given in both of the runs that are compared."""
+    """Arguments of the task or of its data module, given in both of the runs that are compared."""
 
 
 def every_argument_counts(case: Case) -> None:
@@ -32,26 +34,40 @@ def every_argument_counts(case: Case) -> None:
     Or a UserError refuses the value. What can be seen: the network's config, initial weights, batches, losses, learning
     rates, the optimizer's groups, metrics, the place of the cache, worker processes, and predictions.
     """
+    refused_arguments(case)
+
+
+def refused_arguments(case: Case) -> set[str]:
+    """Holds a task to `every_argument_counts`, and names the arguments that were never taken: each value was refused.
+
+    That is what an argument without effect would look like, too: each needs a reason, or a better alternative.
+    """
     known = _known_alternatives(case) | dict(case.alternatives)
     tries = [
         (section, name, other)
-        for section, cls in {"task": case.task_class, "data": case.task_class.data_class}.items()
-        for name, hint in _arguments(cls).items()
+        for section, arguments in _sections(case).items()
+        for name, hint in arguments.items()
         if case.predicts or name not in ("predict", "text")  # what is given is refused when it is to be predicted for
         for other in _others(case, section, name, hint, known)
     ]
-    unknown = set(case.alternatives) - {
-        name for cls in (case.task_class, case.task_class.data_class) for name in _arguments(cls)
-    }
+    unknown = set(case.alternatives).difference(*_sections(case).values())
     assert not unknown, f"alternatives are named for what is no argument: {sorted(unknown)}"
     usual = {"({}, {})": list(_seen(case, {}, {}))}
     assert usual["({}, {})"] == list(_seen(case, {}, {})), "two runs with the same arguments differ"
     tries.sort(key=lambda item: item[1] in SHARED)  # a task's own arguments first: their faults are the likely ones
+    taken = set()
     for section, name, other in tries:
-        given = _changes(section, other.given)
+        given = _changes(case, section, other.given)
         if repr(given) not in usual:
             usual[repr(given)] = list(_seen(case, *given))
-        _check(case, section, name, other, usual[repr(given)])
+        if _takes(case, section, name, other, usual[repr(given)]):
+            taken.add((section, name))
+    return {name for section, name, _ in tries if (section, name) not in taken}
+
+
+def _sections(case: Case) -> dict[str, dict[str, Any]]:
+    """The arguments of the task and of its data module."""
+    return {"task": _arguments(case.task_class), "data": _arguments(case.task_class.data_class)}
 
 
 def _arguments(cls: type) -> dict[str, Any]:
@@ -60,21 +76,27 @@ def _arguments(cls: type) -> dict[str, Any]:
     return {item.name: hints[item.name] for item in fields(cls) if item.init}
 
 
-def _check(case: Case, section: str, name: str, other: Alternative, without: list[str]) -> None:
+def _takes(case: Case, section: str, name: str, other: Alternative, without: list[str]) -> bool:
+    """Whether the value is not refused; then something must change."""
     what = f"{section} argument {name}"
-    changes = _changes(section, {**other.given, name: other.value})
+    changes = _changes(case, section, {**other.given, name: other.value})
     try:
         changed = any(a != b for a, b in zip(without, _seen(case, *changes), strict=True))
     except UserError:
-        return
+        return False
     except Exception as error:
         problem = f"{what} = {other.value!r} neither works nor is refused: {type(error).__name__}: {error}"
         raise AssertionError(problem) from error
     assert changed, f"{what} = {other.value!r} changes nothing and is not refused"
+    return True
 
 
-def _changes(section: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    return (dict(changes), {}) if section == "task" else ({}, dict(changes))
+def _changes(case: Case, section: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of the task and those of the data module; what both have is the section's."""
+    own = _sections(case)[section]
+    mine = {name: value for name, value in changes.items() if name in own}
+    others = {name: value for name, value in changes.items() if name not in own}
+    return (mine, others) if section == "task" else (others, mine)
 
 
 def _others(case: Case, section: str, name: str, hint: Any, known: Mapping[str, Any]) -> Iterator[Alternative]:
@@ -103,7 +125,7 @@ def _others(case: Case, section: str, name: str, hint: Any, known: Mapping[str, 
 def _known_alternatives(case: Case) -> dict[str, Any]:
     """Other values for the arguments of the core's classes whose type alone suggests none."""
     train, other, test = (case.source(name) for name in ("train", "other", "test"))
-    columns = str(case.folder / "texts" / "columns.jsonl")
+    columns = [str(case.folder / "texts" / "columns.jsonl")]
     task = case.task()
     first = getattr(case.data(), "fields", ("text",))[0]
     pretrained = {"backbone": str(_backbone(case)), "overrides": None}
@@ -129,12 +151,12 @@ def _known_alternatives(case: Case) -> dict[str, Any]:
         "text": Alternative(["the [MASK] sees a dog ."], given={"predict": None}),
         "tokenizer": str(_tokenizer(case)),
         "vocab_size": 90,
-        "new_words": 3,
+        "new_words": Alternative(str(_new_words(case)), given=pretrained),
         "max_length": 16,
         "batch_tokens": 128,
         "batch_size": 3,
         "weights": Alternative([1.0, 9.0], given={"train": [train, other]}),
-        "columns": Alternative({first: "body"}, given={"train": [columns]}),
+        "columns": Alternative({first: "body"}, given=dict.fromkeys(("train", "validation", "test"), columns)),
         "validation_share": Alternative(0.4, given={"validation": None}),
         "test_share": Alternative(0.4, given={"test": None}),
         "num_workers": 2,
@@ -145,7 +167,14 @@ def _known_alternatives(case: Case) -> dict[str, Any]:
 def _a_linear_layer(case: Case) -> str:
     network = case.loaded().network
     assert network is not None
-    return next((name for name, each in network.named_modules() if isinstance(each, nn.Linear)), "")
+    return next((name for name, each in network.named_modules() if isinstance(each, nn.Linear | Conv1D)), "")
+
+
+def _new_words(case: Case) -> Path:
+    """Words of letters that the texts have, which aren't in them as a whole."""
+    path = case.folder / "new_words.txt"
+    path.write_text("gardener\nthereunder\n")
+    return path
 
 
 def _backbone(case: Case) -> str:

@@ -54,6 +54,7 @@ def example(number: int) -> dict[str, Any]:
         "de": document(4 * number).upper(),
         "fr": document(4 * number).lower(),
         "label": _NAMES[nth % 6].split()[-1],
+        "lines": 1 + number % 4,
         **_question(document(number), number),
         **_conversation(document(number), number),
         **_tagged(document(number)),

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from cli_run import DATA, LAYOUT, fit, metrics
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from ptm_lightning.__main__ import main
+from ptm_lightning.data.example_data import ExampleData
 from ptm_lightning.data.module import TextData
 from ptm_lightning.origin import NETWORK
 from ptm_lightning.plugins import find_class, load_plugins
@@ -148,8 +150,22 @@ def test_init_from_another_tasks_run_takes_its_body(trained: Path, here: Path, c
         torch.testing.assert_close(tuned.bert.get_parameter(name), weight, atol=1e-6, rtol=0)
 
 
+SUMMED_UP = {"document": "Returns the number of items. The list may be empty. Nothing is changed."}
+ASKED: dict[str, dict[str, Any]] = {
+    "classification": {"text": "Returns the number of items in the list."},
+    "token_classification": {"tokens": ["Calls", "os.path.join", "with", "2", "arguments"]},
+    "question_answering": {"question": "What does it return?", "context": "Returns the number of items in the list."},
+    "summarization": SUMMED_UP,
+    "summarization_causal": SUMMED_UP,
+    "translation": {"en": "two, one"},
+    "dialogue": {"messages": ["And then?"]},
+}
+"""A row to predict for, by the preset of a downstream task."""
+
+
 @pytest.mark.parametrize("preset", preset_names())
-def test_every_preset_trains(here: Path, corpus: Path, preset: str):
+def test_every_preset_runs(here: Path, corpus: Path, preset: str):
+    """And of downstream tasks, on their built-in examples, the test and predictions."""
     presets = ["--config", "default", "--config", preset] if preset == "wandb" else ["--config", preset]
     load_plugins()
     model = merge(read_layer(name).values for name in presets[1::2])["model"]
@@ -161,7 +177,15 @@ def test_every_preset_trains(here: Path, corpus: Path, preset: str):
     text += [f"--data.parts.general.train={corpus}"] if preset == "adapt" else []
     text += ["--data.max_target_length=12"] if preset in ("dialogue", "summarization_causal") else []
     assert main(["fit", *presets, *text, size, *DATA, *limits]) == 0
-    if not text:
-        assert main(["test", "--run_dir=run"]) == 0
-        rows = [row for row in metrics(Path("run")) if row["metric"].startswith("val/")]
-        assert {"0", "2"} <= {row["step"] for row in rows}
+    if not issubclass(task.data_class, ExampleData):
+        return
+    assert main(["test", "--run_dir=run"]) == 0
+    rows = [row for row in metrics(Path("run")) if row["metric"].startswith("val/")]
+    assert {"0", "2"} <= {row["step"] for row in rows}
+    assert any(row["metric"] == f"val/{task.headline[0]}" for row in rows)
+    Path("asked.jsonl").write_text("".join(json.dumps({"id": name} | ASKED[preset]) + "\n" for name in "ba"))
+    assert main(["predict", "--run_dir=run", "--data.predict=asked.jsonl", "--output=out.jsonl"]) == 0
+    found = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in found] == ["b", "a"]
+    assert found[0]["prediction"] == found[1]["prediction"]
+    assert isinstance(found[0]["prediction"], list if preset == "token_classification" else str)

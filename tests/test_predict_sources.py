@@ -56,28 +56,6 @@ def test_rows_from_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert by_text["prediction"] == by_file[4]["prediction"]
 
 
-PRESETS = {
-    "token_classification": {"tokens": ["Calls", "os.path.join", "with", "2", "arguments"]},
-    "question_answering": {"question": "What does it return?", "context": "Returns the number of items in the list."},
-    "summarization_causal": {"document": "Returns the number of items. The list may be empty. Nothing is changed."},
-}
-"""And a row to predict for."""
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_predicts_after_its_built_in_example(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    architecture = "gpt2" if preset == "summarization_causal" else "bert"
-    small = [f"--model.overrides={json.dumps(tiny(architecture))}", "--data.vocab_size=600", "--data.max_length=128"]
-    short = ["--trainer.max_steps=1", "--trainer.num_sanity_val_steps=0", "--trainer.limit_val_batches=1"]
-    assert main(["fit", f"--config={preset}", *small, *short, "--trainer.accelerator=cpu", "--run_dir=run"]) == 0
-    Path("rows.jsonl").write_text("".join(json.dumps({"id": f"{n}"} | PRESETS[preset]) + "\n" for n in range(3)))
-    found = predicted(Path("out.jsonl"), "--run_dir=run", "--data.predict=rows.jsonl")
-    assert [row["id"] for row in found] == ["0", "1", "2"]
-    assert found[0]["prediction"] == found[2]["prediction"]
-    assert isinstance(found[0]["prediction"], list if preset == "token_classification" else str)
-
-
 @pytest.mark.parametrize("name", ROWS)
 def test_columns_that_only_training_reads_may_be_missing(name: str, tmp_path: Path):
     """Where the run has mapped all, and the rows to predict for have but those that are asked for."""

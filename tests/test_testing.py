@@ -1,6 +1,5 @@
 """Every built-in task keeps the contract."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,13 @@ import pytest
 import torch
 from named_clauses import NAMED
 from ptm_lightning.tasks.masked_lm import MaskedLM
+from row_files import write
 
+from ptm_lightning.finetuning import FineTuning
 from ptm_lightning.plugins import load_plugins, subclasses
 from ptm_lightning.task import Task
 from ptm_lightning.testing import CLAUSES, Alternative, Case, Clause, check_task, targets_restore_the_text
+from ptm_lightning.testing_arguments import every_argument_counts, refused_arguments
 from ptm_lightning.testing_case import tiny
 from ptm_lightning.testing_texts import example
 
@@ -43,24 +45,28 @@ OF_A_TASK: dict[str, tuple[Clause, ...]] = {
 """Clauses that hold for some objectives only."""
 
 
-GENERATION: dict[str, Any] = {
-    "max_new_tokens": 3,
-    "min_new_tokens": 24,
-    "num_beams": 3,
-    "length_penalty": Alternative(-9.0, given={"num_beams": 6}),
-    "no_repeat_ngram_size": 1,
-    "temperature": 0.5,
-    "top_p": 0.05,
-    "validation_answers": 2,
-    "head_learning_rate": 0.1,
-    "frozen_layers": 1,
-}
-"""Other values of what all tasks have that answer with text."""
+def generation(architecture: str, other: str) -> dict[str, Any]:
+    """Other values of what all tasks have that answer with text."""
+    with_a_head = {"overrides": tiny(architecture) | {"tie_word_embeddings": False}}
+    return {
+        "max_new_tokens": 3,
+        "min_new_tokens": 24,
+        "num_beams": 3,
+        "length_penalty": Alternative(-9.0, given={"num_beams": 6}),
+        "no_repeat_ngram_size": 1,
+        "temperature": 0.5,
+        "top_p": 0.05,
+        "validation_answers": 2,
+        "head_learning_rate": Alternative(0.1, given=with_a_head),
+        "frozen_layers": Alternative(1, given=with_a_head),
+        "architecture": Alternative(other, given={"overrides": None}),
+    }
+
 
 ANSWERS: dict[str, Any] = {
     "arguments": {"temperature": 2.0},  # the most likely answer of an untrained network is empty
     "data": {"max_target_length": 24, "tokenizer_algorithm": "wordpiece", "vocab_size": 120},
-    "alternatives": GENERATION | {"prefix": "say: ", "architecture": "t5"},
+    "alternatives": generation("bart", "t5") | {"prefix": "say: "},
 }
 """Of tasks that answer a text with another one."""
 
@@ -69,7 +75,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "PermutationLM": {"data": {"tokenizer_algorithm": "wordpiece"}},  # the texts to predict for have its mask
     "SequenceClassification": {
         "alternatives": {
-            "problem_type": "multi_label_classification",
+            "problem_type": Alternative("regression", given={"columns": {"label": "lines"}}),
             "class_weights": "balanced",
             "head_learning_rate": 0.1,
             "frozen_layers": 1,
@@ -100,10 +106,9 @@ NEEDS: dict[str, dict[str, Any]] = {
         "arguments": {"temperature": 2.0},
         "data": {"max_length": 80, "max_target_length": 24, "tokenizer_algorithm": "wordpiece", "vocab_size": 120},
         "alternatives": {
-            **GENERATION,
+            **generation("gpt2", "llama"),
             "min_new_tokens": Alternative(24, given={"learning_rate": 0.1}),  # it has learned to end at once
             "columns": {"messages": "turns"},
-            "architecture": "llama",
             "max_length": 50,
         },
     },
@@ -138,13 +143,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "data": ANSWERS["data"] | {"max_length": 80},
         "alternatives": {
             **NEEDS["Summarization"]["alternatives"],
+            **generation("gpt2", "llama"),
             "min_new_tokens": Alternative(24, given={"learning_rate": 0.1}),
-            "architecture": "llama",
             "max_length": 50,
         },
     },
 }
 """The same of tasks that take networks of another kind, too."""
+
+
+REFUSED: dict[str, set[str]] = {
+    "QuestionAnswering": {"misplaced"},  # to refuse rows is what its other value is for
+    "Summarization": {"separator"},  # it is for causal networks
+}
+"""Arguments of downstream tasks that are never taken, whatever their value."""
+
+
+def only_these_are_refused(name: str) -> Clause:
+    """`every_argument_counts`, which leaves no other argument unseen at work."""
+
+    def every_argument_is_seen_at_work(case: Case) -> None:
+        refused = refused_arguments(case)
+        assert refused == REFUSED.get(name, set()), f"all values are refused of {sorted(refused)}"
+
+    return every_argument_is_seen_at_work
 
 
 @pytest.mark.parametrize(
@@ -156,19 +178,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
     ],
 )
 def test_built_in(name: str, clause: Clause, tmp_path: Path) -> None:
-    needs = VARIANTS.get(name, NEEDS.get(name, {}))
+    needs, task = VARIANTS.get(name, NEEDS.get(name, {})), BUILT_IN[name.partition(",")[0]]
     if name == "QuestionAnswering":
         needs = needs | {"data": {"train": [_with_a_misplaced_answer(tmp_path)], "misplaced": "skip"}}
-    check_task(BUILT_IN[name.partition(",")[0]], clauses=[clause], **needs)
+    if name == "TokenClassification":
+        needs = {"alternatives": needs["alternatives"] | {"columns": _with_more_words(tmp_path)}}
+    if clause is every_argument_counts and issubclass(task, FineTuning):
+        clause = only_these_are_refused(name)
+    check_task(task, clauses=[clause], **needs)
 
 
 def _with_a_misplaced_answer(folder: Path) -> str:
     """The usual rows; the answer of one of them isn't where it is said to be."""
     rows = [example(number) for number in range(61)]
     rows[7]["answers"]["answer_start"][0] -= 1
-    path = folder / "misplaced.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+    return write(folder / "misplaced.jsonl", rows)
+
+
+def _with_more_words(folder: Path) -> Alternative:
+    """The column of words is another one."""
+    rows = [example(number) for number in range(61)]
+    for row in rows:
+        row["words"] = [f"{token}s" for token in row["tokens"]]
+    source = [write(folder / "words.jsonl", rows)]
+    return Alternative({"tokens": "words"}, given=dict.fromkeys(("train", "validation", "test"), source))
 
 
 def test_all_built_in_tasks_are_found() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from answering import trainer_for, write
 from conversing import DATA, KINDS, exported, prepared, rows_file
 from ptm_lightning.tasks import Dialogue, DialogueData
@@ -14,6 +15,7 @@ from ptm_lightning.data.conversations import messages_of
 from ptm_lightning.errors import UserError
 from ptm_lightning.testing import CLAUSES, check_task
 from ptm_lightning.testing_case import tiny
+from ptm_lightning.testing_texts import example
 
 LIVELY: dict[str, Any] = {"gpt2": {}, "bart": {"init_std": 0.3}}
 """Overrides with which a network says more than the commonest reply."""
@@ -84,6 +86,21 @@ def test_answers_are_what_transformers_generates(tmp_path: Path, kind: str):
     assert len({answer for _, answer, _ in right}) > 1
     assert seen == right
     assert len(seen) == data.link.target_side["asked"]
+
+
+def test_the_pipeline_takes_messages_and_says_what_predict_says(tmp_path: Path):
+    task, _ = prepared(rows_file(tmp_path), {"learning_rate": 3e-3}, steps=20, max_length=200)
+    exported(tmp_path)
+    pipe: Any = transformers.pipeline("text-generation", model=str(tmp_path / "model"), device="cpu")
+    rows = [{"messages": example(number)["messages"][:-1]} for number in range(100, 112)]
+    module = DialogueData(predict=[str(write(tmp_path / "asked.jsonl", rows))])
+    found = [row["prediction"] for part in trainer_for(tmp_path, 0).predict(task, module) for row in part]
+    theirs = [pipe(row["messages"])[0]["generated_text"] for row in rows]
+    assert [messages[:-1] for messages in theirs] == [row["messages"] for row in rows]
+    assert {messages[-1]["role"] for messages in theirs} == {"assistant"}
+    assert [messages[-1]["content"].strip() for messages in theirs] == found
+    assert len(set(found)) > 1
+    assert {len(row["messages"]) for row in rows} >= {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(

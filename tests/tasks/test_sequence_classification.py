@@ -13,11 +13,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from ptm_lightning.tasks import SequenceClassification, SequenceClassificationData
 from row_files import write
+from torch.nn import functional
+from transformers.trainer_pt_utils import LabelSmoother
 
 from ptm_lightning.data.tokenizer_training import train_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.export import export
-from ptm_lightning.testing_case import tiny
+from ptm_lightning.testing_case import switch_dropout_off, tiny
 from ptm_lightning.testing_texts import example
 
 ARCHITECTURES = {
@@ -34,18 +36,20 @@ ARCHITECTURES = {
 
 
 @pytest.mark.parametrize(
-    ("architecture", "kind"),
-    [*((architecture, "single") for architecture in ARCHITECTURES), ("bert", "several"), ("roberta", "numbers")],
+    ("architecture", "kind", "pair"),
+    [
+        *((architecture, "single", True) for architecture in ARCHITECTURES),
+        *(("bert", kind, False) for kind in LABELS),
+        *(("roberta", kind, True) for kind in ("several", "numbers")),
+    ],
 )
-def test_loss_equals_transformers(tmp_path: Path, architecture: str, kind: str):
+def test_loss_equals_transformers(tmp_path: Path, architecture: str, kind: str, pair: bool):
     algorithm = ARCHITECTURES[architecture]
-    task, data = fitted(tmp_path, kind, {"architecture": architecture}, tokenizer_algorithm=algorithm, pair=True)
+    task, data = fitted(tmp_path, kind, {"architecture": architecture}, tokenizer_algorithm=algorithm, pair=pair)
     batch = next(iter(data.train_dataloader()))
     rows = list(data.corpus.train.rows(batch["examples"].tolist()))
-    coded = data.hf_tokenizer(
-        [row["text"] for row in rows], [row["pair"] for row in rows], padding=True, truncation="longest_first",
-        max_length=40, return_tensors="pt",
-    )  # fmt: skip
+    texts = [[row[name] for row in rows] for name in ("text", "pair")[: 1 + pair]]
+    coded = data.hf_tokenizer(*texts, padding=True, truncation="longest_first", max_length=40, return_tensors="pt")
     network = task.network
     if architecture not in ("bert", "albert", "xlnet", "electra", "deberta-v2"):
         coded.pop("token_type_ids", None)
@@ -79,14 +83,43 @@ def test_smoothing_and_weights_hold_in_training_only(tmp_path: Path):
     counts = torch.tensor(list(data.corpus.provenance["labels"].values())).float()
     weight = counts.sum() / (len(counts) * counts)
     evaluated = task.terms(batch)["classification"].sum
-    torch.testing.assert_close(evaluated, torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="sum"))
-    task.train()
-    task.network.eval()
+    torch.testing.assert_close(evaluated, functional.cross_entropy(logits, batch["labels"], reduction="sum"))
+    switch_dropout_off(task.train())
     trained = task.terms(batch)["classification"].sum
-    expected = torch.nn.functional.cross_entropy(
-        logits, batch["labels"], weight=weight, label_smoothing=0.2, reduction="sum"
-    )
+    expected = functional.cross_entropy(logits, batch["labels"], weight=weight, label_smoothing=0.2, reduction="sum")
     torch.testing.assert_close(trained, expected)
+
+
+def test_smoothing_of_one_label_is_transformers_own(tmp_path: Path):
+    task, data = fitted(tmp_path, task={"label_smoothing": 0.2})
+    task.network.classifier.weight.data.mul_(50)
+    batch = next(iter(data.train_dataloader()))
+    switch_dropout_off(task.train())
+    theirs = LabelSmoother(0.2)({"logits": task.network(**task.inputs(batch)).logits}, batch["labels"])
+    ours = task.terms(batch)["classification"]
+    torch.testing.assert_close(ours.sum / ours.count, theirs)
+
+
+@pytest.mark.parametrize("arguments", [{"label_smoothing": 0.2}, {"class_weights": "balanced"}])
+def test_smoothing_and_weights_of_several_labels(tmp_path: Path, arguments: dict[str, Any]):
+    """Each label's target moves towards a half, as transformers' own loss has it of such targets, or weighs more."""
+    task, data = fitted(tmp_path, "several", arguments)
+    task.network.classifier.weight.data.mul_(50)  # else all labels are about as likely
+    batch = next(iter(data.train_dataloader()))
+    right, rows = batch["labels"], len(data.corpus.train)
+    output = task.network(**task.inputs(batch), labels=right * 0.8 + 0.1)
+    switch_dropout_off(task.train())
+    ours = task.terms(batch)["classification"]
+    expected = output.loss
+    if "class_weights" in arguments:
+        counts = torch.tensor([data.corpus.provenance["labels"][name] for name in task.link.labels]).float()
+        weight = (rows - counts) / counts
+        expected = functional.binary_cross_entropy_with_logits(output.logits, right, pos_weight=weight)
+    torch.testing.assert_close(ours.sum / ours.count, expected)
+    plain = task.eval().network(**task.inputs(batch), labels=right).loss
+    evaluated = task.terms(batch)["classification"]
+    torch.testing.assert_close(evaluated.sum / evaluated.count, plain)
+    assert not torch.isclose(plain, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["single", "several"])
@@ -119,15 +152,16 @@ def test_the_pipeline_gives_the_same_numbers(tmp_path: Path, pair: bool):
     assert len({round(value, 6) for value in ours}) > 1
 
 
-@pytest.mark.parametrize("kind", ["single", "several"])
-def test_the_pipeline_gives_the_same_scores(tmp_path: Path, kind: str):
+@pytest.mark.parametrize(("kind", "pair"), [("single", False), ("single", True), ("several", False), ("several", True)])
+def test_the_pipeline_gives_the_same_scores(tmp_path: Path, kind: str, pair: bool):
     saver = ModelCheckpoint(tmp_path / "saved")  # after validation, where thresholds are found
-    task, data = fitted(tmp_path, kind, steps=10, callbacks=[saver])  # after one step all texts are alike
+    task, _ = fitted(tmp_path, kind, steps=10, callbacks=[saver], pair=pair)  # after one step all texts are alike
     folder = export(Path(saver.best_model_path), tmp_path / "model", SequenceClassification, settings={})
-    texts = [example(i)["text"] for i in range(900, 905)]
+    rows = [{"text": row["text"], "pair": row["pair"]} for row in map(example, range(900, 905))]
     pipe = transformers.pipeline("text-classification", model=str(folder), top_k=None)
-    theirs = [{one["label"]: one["score"] for one in row} for row in pipe(texts, truncation=True)]
-    data = SequenceClassificationData(text=texts)
+    asked = [{"text": row["text"]} | ({"text_pair": row["pair"]} if pair else {}) for row in rows]
+    theirs = [{one["label"]: one["score"] for one in pipe(row, truncation=True)} for row in asked]
+    data = SequenceClassificationData(predict=[write(tmp_path / "asked.jsonl", rows)], pair=pair)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
     ours = [row for rows in trainer.predict(task, data) for row in rows]
     for mine, other in zip(ours, theirs, strict=True):
