@@ -52,15 +52,12 @@ def refused_arguments(case: Case) -> set[str]:
     ]
     unknown = set(case.alternatives).difference(*_sections(case).values())
     assert not unknown, f"alternatives are named for what is no argument: {sorted(unknown)}"
-    usual = {"({}, {})": list(_seen(case, {}, {}))}
+    usual = {"({}, {})": list(_seen(case, {}, {}))}  # by what is given
     assert usual["({}, {})"] == list(_seen(case, {}, {})), "two runs with the same arguments differ"
     tries.sort(key=lambda item: item[1] in SHARED)  # a task's own arguments first: their faults are the likely ones
     taken = set()
     for section, name, other in tries:
-        given = _changes(case, section, other.given)
-        if repr(given) not in usual:
-            usual[repr(given)] = list(_seen(case, *given))
-        if _takes(case, section, name, other, usual[repr(given)]):
+        if _takes(case, section, name, other, usual):
             taken.add((section, name))
     return {name for section, name, _ in tries if (section, name) not in taken}
 
@@ -76,12 +73,15 @@ def _arguments(cls: type) -> dict[str, Any]:
     return {item.name: hints[item.name] for item in fields(cls) if item.init}
 
 
-def _takes(case: Case, section: str, name: str, other: Alternative, without: list[str]) -> bool:
-    """Whether the value is not refused; then something must change."""
+def _takes(case: Case, section: str, name: str, other: Alternative, usual: dict[str, list[str]]) -> bool:
+    """Whether neither the value is refused nor what is given beside it; then something must change."""
     what = f"{section} argument {name}"
+    given = _changes(case, section, other.given)
     changes = _changes(case, section, {**other.given, name: other.value})
     try:
-        changed = any(a != b for a, b in zip(without, _seen(case, *changes), strict=True))
+        if repr(given) not in usual:
+            usual[repr(given)] = list(_seen(case, *given))
+        changed = any(a != b for a, b in zip(usual[repr(given)], _seen(case, *changes), strict=True))
     except UserError:
         return False
     except Exception as error:
