@@ -67,8 +67,11 @@ def loop(job: Job) -> dict[str, float]:
 
 
 def idle_loop(job: Job) -> dict[str, float]:
-    """The same with next to no network, so that the loop is left, and with all callbacks of the command line."""
-    others = (Overview(), Plots(job.folder), ExportBest(), GracefulStop(), Checkpoints())
+    """The same with next to no network, so that the loop is left, and with all callbacks of the command line.
+
+    A short run would be saved every few steps, which costs more than they do: none is saved before the end.
+    """
+    others = (Overview(), Plots(job.folder), ExportBest(), GracefulStop(), Checkpoints(every_n_steps=10**9))
     return measure_loop(job, MaskedLM(size="tiny", overrides=IDLE), our_data(job), *others)
 
 
