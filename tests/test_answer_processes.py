@@ -1,13 +1,11 @@
 """Two processes measure the answers of tasks that generate text as one does, each example once and in its order."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import printed_by
 
 from ptm_lightning.testing_texts import example
 
@@ -56,18 +54,9 @@ METRICS = {
 
 def scores(processes: int, cache: Path, folder: Path) -> dict[str, Any]:
     """Of each task, by one run of a program for all of them: starting it takes longest."""
-    (folder / "run.py").write_text(SCRIPT)
     (folder / "rows.jsonl").write_text("".join(json.dumps(example(number)) + "\n" for number in range(60)))
     arguments = [str(folder / "rows.jsonl"), str(cache), str(processes), json.dumps(CASES)]
-    done = subprocess.run(
-        [sys.executable, str(folder / "run.py"), *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    found: dict[str, Any] = printed_by(SCRIPT, folder, *arguments)
     return found
 
 

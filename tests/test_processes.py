@@ -1,12 +1,9 @@
 """Two processes do what one does with twice the micro-batches, and evaluate every batch once."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import printed_by
 
 SCRIPT = """
 import json, sys
@@ -38,17 +35,9 @@ if trainer.is_global_zero:
 """
 
 
-def metrics(corpus: Path, cache: Path, script: Path, processes: int, mixed: bool) -> dict[str, float]:
+def metrics(corpus: Path, cache: Path, folder: Path, processes: int, mixed: bool) -> dict[str, float]:
     arguments = [str(corpus), str(cache), str(processes), "4096", "0.02", str(mixed)]
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, float] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    found: dict[str, float] = printed_by(SCRIPT, folder, *arguments, timeout=120)
     return found
 
 
@@ -56,9 +45,7 @@ def metrics(corpus: Path, cache: Path, script: Path, processes: int, mixed: bool
 def test_one_of_two_processes_may_have_no_batch_to_evaluate(
     corpus: Path, cache: Path, tmp_path: Path, mixed: bool
 ) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(SCRIPT)
-    one, two = (metrics(corpus, cache, script, processes, mixed) for processes in (1, 2))
+    one, two = (metrics(corpus, cache, tmp_path, processes, mixed) for processes in (1, 2))
     assert one["batches"] == 1 + mixed
     assert two == pytest.approx(one, rel=1e-4)
     assert not mixed or {"val/words/loss", "val/tokens/loss", "val/tokens/bits_per_byte"} <= two.keys()

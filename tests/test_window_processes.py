@@ -1,13 +1,11 @@
 """Two processes score rows, and windows of long texts, as one does, each example once."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import printed_by
 
 from ptm_lightning.testing_texts import example
 
@@ -59,18 +57,7 @@ def scores(processes: int, cache: Path, folder: Path) -> dict[str, dict[str, flo
     for task, changed in CHANGED.items():
         rows = [example(number) | changed(number) for number in range(60)]
         (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "run.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, str(folder / "run.py"), str(folder), str(cache), str(processes)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, dict[str, float]] = json.loads(
-        next(line for line in done.stdout.splitlines() if line.startswith("{"))
-    )
+    found: dict[str, dict[str, float]] = printed_by(SCRIPT, folder, str(folder), str(cache), str(processes))
     return found
 
 
