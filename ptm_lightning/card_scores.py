@@ -25,13 +25,14 @@ def show_scores(run: Path, model: Path) -> None:
         model: The exported folder.
     """
     card = model / "README.md"
-    kept = [each for split in SPLITS if (each := Evaluated.read(run, split)) is not None]
     if not card.exists() or not (model / MARKER).exists():
         return
     checkpoint = json.loads((model / MARKER).read_text())["checkpoint"]
     before = text = card.read_bytes().decode(errors="surrogateescape")  # as the user may have left it, to the byte
-    for each in kept:
-        text = with_scores(text, each) if each.checkpoint == checkpoint else text
+    for split in SPLITS:
+        kept = Evaluated.read(run, split)
+        if kept is not None and kept.checkpoint == checkpoint:
+            text = with_scores(text, kept)
     if text == before:
         return
     try:

@@ -1,11 +1,15 @@
 """What is said of built-in examples, so that nobody takes them for data of their own."""
 
+from typing import TYPE_CHECKING
+
 from ptm_lightning.data.builtin import described
-from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.log import say
 
+if TYPE_CHECKING:
+    from ptm_lightning.data.task_data import TaskData
 
-def say_built_in(data: TaskData, stage: str) -> None:
+
+def say_built_in(data: "TaskData", stage: str) -> None:
     """Says which sources of a stage are built-in examples; a mixture says it of all its parts.
 
     Args:

@@ -136,8 +136,10 @@ def _steps(step: dict[str, Any] | None, key: str) -> Iterator[dict[str, Any]]:
 
 def _is_local(normalizer: dict[str, Any]) -> bool:
     """Whether what a normalizer makes of a word doesn't depend on the words beside it."""
-    if normalizer["type"] != "Replace" or normalizer == _ONE_SPACE:
-        return normalizer["type"] in _NORMALIZERS or normalizer == _ONE_SPACE
+    if normalizer["type"] in _NORMALIZERS or normalizer == _ONE_SPACE:
+        return True
+    if normalizer["type"] != "Replace":
+        return False
     text: str = normalizer["pattern"].get("String", " ") + normalizer["content"]
     return text.split() == [text]
 

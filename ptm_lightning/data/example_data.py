@@ -11,7 +11,6 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.built_in_examples import say_built_in
 from ptm_lightning.data.corpus import Corpus
 from ptm_lightning.data.corpus_text import CorpusSettings
 from ptm_lightning.data.corpus_tokenizer import prepare_tokenizer
@@ -187,7 +186,6 @@ class ExampleData(TaskData, ABC):
     def setup(self, stage: str) -> None:
         """Opens the stores, and says what doesn't fit into a row."""
         super().setup(stage)
-        say_built_in(self, stage)
         for split in READ.get(stage, ()):
             store = getattr(self.corpus, split)
             if isinstance(store, ExampleStore):

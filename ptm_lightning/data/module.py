@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-from ptm_lightning.data.built_in_examples import say_built_in
 from ptm_lightning.data.corpus import Corpus, prepare_corpus
 from ptm_lightning.data.corpus_text import CorpusSettings
 from ptm_lightning.data.layout import LayOut, Layout, lay_out
@@ -27,7 +26,6 @@ class TextData(TaskData):
     def setup(self, stage: str) -> None:
         """Opens the stores; a row must have room for text."""
         super().setup(stage)
-        say_built_in(self, stage)
         if (least := len(self.frame) + 2) > self.max_length:
             raise UserError(
                 f"--data.max_length {self.max_length}: a row takes {len(self.frame)} special tokens and needs two of "

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
 from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.built_in_examples import say_built_in
 from ptm_lightning.data.cache import cache_folder
 from ptm_lightning.data.corpus import Corpus
 from ptm_lightning.data.corpus_text import CorpusSettings
@@ -161,6 +162,7 @@ class TaskData(LightningDataModule):
             self.hf_tokenizer = self.corpus.tokenizer
         self.frame = self.make_frame()
         self.link = self._make_link()
+        say_built_in(self, stage)
 
     def train_dataloader(self) -> StepLoader:
         """The rest of the epoch, from the optimizer step that the trainer stands at."""

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from itertools import chain
 
@@ -85,11 +86,7 @@ def coded_batches(
         tokenizer: Without padding and truncation.
         offsets: Whether to give encodings, which takes longer.
     """
-    cached = CachedTokenizer(tokenizer)
-
-    def encode(texts: list[str]) -> Coded:
-        return _with_offsets(tokenizer, texts) if offsets else Coded(*cached.encode(texts), [])
-
+    encode = partial(_with_offsets, tokenizer) if offsets else partial(_by_word, CachedTokenizer(tokenizer))
     waiting: deque[tuple[TextBatch, Future[Coded]]] = deque()
     with ThreadPoolExecutor(1) as pool:
         for batch in _batches(texts):
@@ -100,6 +97,10 @@ def coded_batches(
         while waiting:
             first, future = waiting.popleft()
             yield first, future.result()
+
+
+def _by_word(tokenizer: CachedTokenizer, texts: list[str]) -> Coded:
+    return Coded(*tokenizer.encode(texts), [])
 
 
 def _with_offsets(tokenizer: Tokenizer, texts: list[str]) -> Coded:
