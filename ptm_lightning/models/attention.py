@@ -1,6 +1,7 @@
-"""Attention for training on a CPU, for all architectures that let it be chosen.
+"""Attention on a CPU, for all architectures that let it be chosen.
 
-torch's has no fused kernel with dropout there, and none whose backward pass is fast without.
+torch's has no fused kernel with dropout there, none whose backward pass is fast without, and its forward pass is slow
+where rows are short.
 """
 
 import inspect
@@ -19,7 +20,9 @@ from ptm_lightning.models.dropout import draw_kept, dropped_share, keep_some
 ATTENTION = "ptm_sdpa"
 """The name to ask transformers for, where the architecture `lets_choose`."""
 LONGEST = 1024
-"""Keys; beyond them torch's attention without dropout is used, for it keeps nothing of the size of rows by keys."""
+"""Keys in training; beyond them torch's attention without dropout is used, for it keeps nothing of queries by keys."""
+LONGEST_EVALUATED = 256
+"""The same without gradients: beyond them torch's is as fast."""
 
 
 @cache
@@ -41,7 +44,7 @@ def attention(
     position_bias: Tensor | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers' "sdpa" gives, in training on a CPU by a function of ours; the gradients are the same.
+    """What transformers' "sdpa" gives, on a CPU by a function of ours; the gradients are the same.
 
     It computes in float32 at least, which is faster there than bfloat16.
 
@@ -63,9 +66,9 @@ def attention(
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     length, keys = query.shape[2], key.shape[2]
-    suits = keys <= LONGEST if dropout == 0 else dropped_share(dropout) < 1
-    ours = suits and torch.is_grad_enabled() and query.device.type == "cpu"
-    if not ours or others.get("softcap") is not None or others.get("cache") is not None:
+    longest = LONGEST if torch.is_grad_enabled() else LONGEST_EVALUATED
+    suits = keys <= longest if dropout == 0 else dropped_share(dropout) < 1
+    if not suits or query.device.type != "cpu" or others.get("softcap") is not None or others.get("cache") is not None:
         return sdpa_attention_forward(
             module,
             query,

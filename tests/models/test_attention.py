@@ -95,6 +95,13 @@ MASKS = {
 }
 
 
+@pytest.mark.parametrize("mask", MASKS)
+def test_without_gradients_it_is_the_same(mask: str):
+    with torch.inference_mode():
+        output, _ = attention(layer(), *factors(), MASKS[mask])
+    assert torch.equal(output, attention(layer(), *factors(), MASKS[mask])[0])
+
+
 @pytest.mark.parametrize("scaling", [None, 1.0])
 @pytest.mark.parametrize("bias", [None, (1, HEADS, LENGTH, KEYS), (ROWS, HEADS, LENGTH, KEYS)], ids=str)
 @pytest.mark.parametrize("mask", MASKS)
@@ -201,10 +208,12 @@ def test_a_query_that_may_look_nowhere_has_finite_gradients():
     ("others", "evaluating", "theirs"),
     [
         ({}, False, False),
-        ({}, True, True),
+        ({}, True, False),
         ({"dropout": 1.0}, False, True),
-        ({"dropout": 0.1, "long": True}, False, False),
-        ({"long": True}, False, True),
+        ({"dropout": 0.1, "beyond": "LONGEST"}, False, False),
+        ({"beyond": "LONGEST"}, False, True),
+        ({"beyond": "LONGEST_EVALUATED"}, False, False),
+        ({"beyond": "LONGEST_EVALUATED"}, True, True),
         ({"cache": SimpleNamespace()}, False, True),
     ],
     ids=str,
@@ -217,7 +226,8 @@ def test_where_torchs_is_taken(others: dict[str, Any], evaluating: bool, theirs:
         return arguments[1], None
 
     monkeypatch.setattr(attention_module, "sdpa_attention_forward", sdpa)
-    monkeypatch.setattr(attention_module, "LONGEST", KEYS - 1 if others.pop("long", False) else KEYS)
+    if (limit := others.pop("beyond", None)) is not None:
+        monkeypatch.setattr(attention_module, limit, KEYS - 1)
     with torch.set_grad_enabled(not evaluating):
         attention(layer(), *factors(), None, **others)
     assert bool(asked) == theirs
