@@ -1,5 +1,6 @@
 """A loss that is no number any more ends the run, and never gets into a checkpoint."""
 
+from math import isfinite
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class FiniteLoss(Callback):
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         assert self._first is not None
-        if isinstance(loss, Tensor):
+        if isinstance(loss, Tensor) and not (loss.device.type == "cpu" and isfinite(loss.item())):
             step = self._step if stepped else self._step + 1
             self._first = torch.minimum(self._first, torch.where(loss.detach().isfinite(), NEVER, step))
         alone = trainer.world_size == 1 and pl_module.device.type == "cpu"

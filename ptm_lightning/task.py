@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 from torch.nn.utils import get_total_norm
@@ -19,6 +19,7 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.evaluation import Evaluation, Record
 from ptm_lightning.figures import Figure
 from ptm_lightning.findings import Finding
+from ptm_lightning.idle_hooks import QuickModule, skip_idle_hooks
 from ptm_lightning.limits import averaged_batches, check_trainer, evaluates, micro_batch, sync_buffers
 from ptm_lightning.link import Link
 from ptm_lightning.models.dropout import seed_dropout
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
-class Task(LightningModule):
+class Task(QuickModule):
     """An objective or a downstream task: a network, and the terms of its loss.
 
     A subclass names its data module and the transformers auto class of its network, and says its `terms`. Its annotated
@@ -91,8 +92,7 @@ class Task(LightningModule):
         self.link: Link | None = None
         self.network: PreTrainedModel | None = None
         self.total_steps = self.tokens_seen = 0
-        self.running_sums = RunningSums()
-        self.evaluation = Evaluation()
+        self.running_sums, self.evaluation = RunningSums(), Evaluation()
         self._step_tokens, self._resumed_at = 0, -1
         self._gradient_norm: Tensor | None = None
 
@@ -212,7 +212,8 @@ class Task(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer, and a schedule that moves by optimizer steps."""
         optimizer = self.build_optimizer()
-        return [optimizer], [{"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"}]
+        rates = LambdaLR(optimizer, lambda step: schedule_factor(self.schedule, step, self.total_steps, self.warmup))
+        return [optimizer], [{"scheduler": rates, "interval": "step"}]
 
     def build_optimizer(self) -> Optimizer:
         """The optimizer of all parameters."""
@@ -223,12 +224,10 @@ class Task(LightningModule):
         """The peak learning rate."""
         return self.learning_rate or RATES[self.optimizer][bool(self.backbone)]
 
-    def _factor(self, step: int) -> float:
-        return schedule_factor(self.schedule, step, self.total_steps, self.warmup)
-
     def on_fit_start(self) -> None:
-        """Takes back what a killed run has logged after the step that is gone on from."""
+        """Takes back what a killed run has logged after the step that is gone on from, and hides idle hooks."""
         truncate_records(self.trainer.loggers, self._resumed_at)
+        skip_idle_hooks(self.trainer)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout by step, micro-batch and rank: it doesn't depend on what ran before."""
@@ -269,8 +268,7 @@ class Task(LightningModule):
         """Logs the metrics over all batches and processes."""
         record_evaluation(self, "val")
 
-    on_test_epoch_start = on_validation_epoch_start
-    test_step = validation_step
+    on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
 
     def on_test_epoch_end(self) -> None:
         """Logs the metrics over all batches and processes."""

@@ -97,8 +97,9 @@ class RunningSums:
                 continue
             if name not in self.sums:
                 self.sums[name] = torch.zeros(2, dtype=double, device=like.device)
-            self.sums[name][0] += term.sum.detach()
-            self.sums[name][1] += term.count
+            total, count = self.sums[name]
+            total.add_(term.sum.detach())
+            count.add_(term.count)
             if isinstance(term, Term):
                 self.weights[name] = term.weight
 

@@ -135,10 +135,16 @@ def data_loader(dataset: Dataset[T], keys: Iterable[Key], num_workers: int, pin_
         dataset,
         batch_size=None,
         sampler=sampler,
+        collate_fn=_as_it_is,
         num_workers=num_workers,
         pin_memory=pin_memory,
         timeout=WORKER_TIMEOUT_SECONDS if num_workers else 0,
     )
+
+
+def _as_it_is(batch: T) -> T:
+    """Without it, DataLoader would look through the batch for what isn't a tensor yet."""
+    return batch
 
 
 def made_ahead(loader: DataLoader[T], cuda: bool, ahead: int = 2) -> Iterable[T]:

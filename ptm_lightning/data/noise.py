@@ -18,6 +18,7 @@ Bools = NDArray[np.bool_]
 Unit = Literal["token", "word", "span", "ngram"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_LARGEST = 2**64 - 1
 
 
 class Purpose(IntEnum):
@@ -67,6 +68,20 @@ def hash64(seed: int, draw: Ints | int, offset: Ints | int, purpose: Purpose) ->
     with np.errstate(over="ignore"):
         by_draw = mix(mix(key + _GOLDEN) + np.asarray(draw, dtype=np.int64).astype(np.uint64) * _GOLDEN)
         return mix(by_draw + np.asarray(offset, dtype=np.int64).astype(np.uint64) * _GOLDEN)
+
+
+def hash_number(seed: int, draw: int, offset: int, purpose: Purpose) -> int:
+    """What `hash64` gives for one draw and offset, without numpy, whose calls take longer than their work then."""
+    golden, number = int(_GOLDEN), seed * 0x100 + purpose
+    for added in (golden, draw * golden, offset * golden):
+        number = _mix_number((number + added) & _LARGEST)
+    return number
+
+
+def _mix_number(number: int) -> int:
+    number = (number ^ (number >> 30)) * 0xBF58476D1CE4E5B9 & _LARGEST
+    number = (number ^ (number >> 27)) * 0x94D049BB133111EB & _LARGEST
+    return number ^ (number >> 31)
 
 
 def uniform(seed: int, draw: Ints | int, offset: Ints | int, purpose: Purpose) -> Floats:

@@ -9,7 +9,7 @@ from numpy.random import SFC64
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ptm_lightning.data.noise import Purpose, hash64
+from ptm_lightning.data.noise import Purpose, hash_number
 from ptm_lightning.levers import is_on
 
 LEVELS = 2**16
@@ -25,7 +25,7 @@ def seed_dropout(seed: int, step: int, micro_batch: int, device: torch.device) -
         micro_batch: Its number in the step, over all processes.
         device: Where the network is.
     """
-    number = int(hash64(seed, step, micro_batch, Purpose.DROPOUT)[0] >> 1)
+    number = hash_number(seed, step, micro_batch, Purpose.DROPOUT) >> 1
     torch.default_generator.manual_seed(number)  # 1 microsecond; torch.manual_seed takes a hundred times that
     if device.type == "cuda":
         torch.cuda.manual_seed(number)

@@ -24,12 +24,15 @@ MIN_SPEEDUP = 1.05
 MAX_ERROR_RATIO = 2.0
 PROBE_SECONDS = 0.12
 TRIMMED_EVERY = 20
+UNTRIMMED_SECONDS = 0.5
 
 # glibc's mallopt, <malloc.h>
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _glibc: ctypes.CDLL | None = None
 """Set once freed memory is kept."""
+_trimmed_at = 0.0
+"""When it was last given back, by the monotonic clock in seconds."""
 
 
 def prepare_cpu(matmul: Matmul = "auto") -> dict[str, str]:
@@ -68,13 +71,18 @@ def trim_freed_memory(count: int = 0) -> None:
     """Gives the pages of freed memory back to the system, if it was kept: now, or at every `TRIMMED_EVERY` of a count.
 
     Rows of many lengths leave gaps that nothing fits into. In a thousand steps they become several times what a step
-    needs; given back every twenty steps, they stay below it, at a cost that can't be measured.
+    needs; given back every twenty steps, they stay below it. It takes two milliseconds, so that steps which are as
+    quick wait for `UNTRIMMED_SECONDS` besides.
 
     Args:
         count: Of steps, or of batches of an evaluation.
     """
-    if _glibc is not None and count % TRIMMED_EVERY == 0:
-        _glibc.malloc_trim(0)
+    global _trimmed_at
+    now = time.monotonic()
+    if _glibc is None or count % TRIMMED_EVERY or (count and now < _trimmed_at + UNTRIMMED_SECONDS):
+        return
+    _glibc.malloc_trim(0)
+    _trimmed_at = now
 
 
 def matmul_speed(dtype: torch.dtype) -> float:

@@ -8,6 +8,7 @@ from ptm_lightning.data.noise import (
     Tokens,
     choose,
     hash64,
+    hash_number,
     mask,
     span_starts,
     uniform,
@@ -56,6 +57,14 @@ def test_uniform_numbers_are_uniform_and_independent():
 def test_every_part_of_the_key_counts(changed):
     key = {"seed": 0, "draw": 0, "offset": 7, "purpose": Purpose.CHOOSE}
     assert hash64(**key)[0] != hash64(**(key | changed))[0]
+
+
+@pytest.mark.parametrize("seed", [0, 3, -1, 2**63, 2**70])
+@pytest.mark.parametrize("purpose", [Purpose.CHOOSE, Purpose.EXCHANGE])
+def test_a_single_number_is_that_of_the_arrays(seed, purpose):
+    for draw in (0, 1, 999_999, 2**62):
+        for offset in (0, 7, 2**40):
+            assert hash_number(seed, draw, offset, purpose) == hash64(seed, draw, offset, purpose)[0]
 
 
 @pytest.mark.parametrize("kind", ["token", "word", "span"])

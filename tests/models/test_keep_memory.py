@@ -53,8 +53,21 @@ def test_gaps_are_given_back() -> None:
 def test_memory_is_given_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
     monkeypatch.setattr(kernels, "_glibc", SimpleNamespace(malloc_trim=given.append))
+    now = iter(range(1000))
+    monkeypatch.setattr(kernels, "_trimmed_at", -1.0)
+    monkeypatch.setattr(kernels.time, "monotonic", lambda: next(now))
     for count in range(1, 2 * kernels.TRIMMED_EVERY + 2):
         kernels.trim_freed_memory(count)
     assert len(given) == 2
     kernels.trim_freed_memory()
     assert len(given) == 3
+
+
+def test_quick_steps_give_memory_back_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(kernels, "_glibc", SimpleNamespace(malloc_trim=given.append))
+    monkeypatch.setattr(kernels, "_trimmed_at", 0.0)
+    for count in range(1, 1002):
+        monkeypatch.setattr(kernels.time, "monotonic", lambda now=count: now * 0.001)
+        kernels.trim_freed_memory(count)
+    assert len(given) == 2
