@@ -133,7 +133,7 @@ def prepare_examples(
 
 @dataclass(frozen=True)
 class _Cache:
-    """Makes the stores that aren't there yet, in a folder for each flag: its rows', and those of what is held out."""
+    """Makes the stores that aren't there yet: a folder for the rows behind a flag and what is held out of them."""
 
     settings: CorpusSettings
     sources: Sources
@@ -150,6 +150,8 @@ class _Cache:
         folder, known = of(()), list(self.reader.known)
         if known and not (folder.exists() and list(_facts(folder).get("labels", ())) == known):
             folder = of(known)
+        if not folder.exists():
+            logger.info("tokens are kept in %s (delete it to free the space)", self.settings.cache)
         return self._made(folder, flag, lambda builder: builder.build_training(shares))
 
     def evaluation(self, flag: str, split: str, training: Path) -> Path:
@@ -168,7 +170,6 @@ class _Cache:
             with written_once(folder) as partial, reading("tokenizing", text_bytes(sources)) as advance:
                 if partial is not None:
                     build(_Builder(self.settings, flag, sources, self.reader, self.tokenizer, partial, advance))
-            logger.info("tokens are kept in %s (delete it to free the space)", self.settings.cache)
         return folder
 
 
