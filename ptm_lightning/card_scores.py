@@ -7,12 +7,11 @@ from pathlib import Path
 from ptm_lightning.export import MARKER
 from ptm_lightning.files import atomic
 from ptm_lightning.log import say
-from ptm_lightning.model_card import table
+from ptm_lightning.model_card import HELD_OUT, table
 from ptm_lightning.scores import SPLITS, Evaluated, Split
 
 COMMANDS: dict[Split, str] = {"val": "validate", "test": "test"}
 """What evaluates a split."""
-HELD_OUT = "held out of the training sources"
 
 
 def show_scores(run: Path, model: Path) -> None:

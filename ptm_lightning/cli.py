@@ -170,7 +170,9 @@ def _line_of_run(command: str, own: argparse.Namespace, rest: list[str], folder:
         "data": {k: v for k, v in stored["data"].items() if command != "predict" or k not in TRAINING_BATCHES},
         "trainer": {"precision": stored["trainer"]["precision"]},
     }
-    return parse(layers_of(own, kept, base=_base(command)), own, _with_texts(own, rest), str(folder))[0]
+    line, _ = parse(layers_of(own, kept, base=_base(command)), own, _with_texts(own, rest), str(folder))
+    line.datamodule.run_arguments = stored["data"]
+    return line
 
 
 def _evaluate(command: str, own: argparse.Namespace, line: CommandLine, weights: str) -> dict[str, float]:

@@ -240,8 +240,15 @@ def _refuse_changes(stored: Mapping[str, Any], now: Mapping[str, Any], folder: P
     """
     before, after = flatten(stored), flatten(now)
     for key in before | after:
-        if before.get(key) != after.get(key) and not key.startswith(LIMITS_AND_LOGGING):
+        if before.get(key) != after.get(key) and not _may_change(key, before, after):
             raise UserError(
                 f"--{key}: {after.get(key)} now, {before.get(key)} in {folder}; leave it out to go on, "
                 "or start another run with --init_from"
             )
+
+
+def _may_change(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether a setting is a limit or logging; a source for the test is neither where a share is held out without."""
+    if key == "data.test" and before.get("data.test_share"):
+        return bool(before[key] and after[key])
+    return key.startswith(LIMITS_AND_LOGGING)

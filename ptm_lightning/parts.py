@@ -59,6 +59,13 @@ class Part:
                 raise UserError(f"--data.train: give a source, for the part {self.name}")
             return module
 
+    def of_run(self, arguments: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The part's arguments in a run, if a run's model is evaluated; what it didn't set is as in the mixture."""
+        if arguments is None:
+            return None
+        own = arguments["parts"].get(self.name, {})
+        return own if "train" in own else {**arguments, **own}
+
     def _checked(self) -> dict[str, Any]:
         """The settings, with the types that the data module wants; a single source is a list of one."""
         data: Any = self.task.data_class

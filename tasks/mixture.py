@@ -86,8 +86,8 @@ class MixtureData(TextData):
         """Gives all parts the trainer and one tokenizer: the model's, or one that is trained on all their text."""
         tokenizer = self.given_tokenizer = self._given_tokenizer()
         new_tokens: NewTokens = {}
-        for module in self.modules.values():
-            module.trainer = self.trainer
+        for name, module in self.modules.items():
+            module.trainer, module.run_arguments = self.trainer, self._parts[name].of_run(self.run_arguments)
         if not self._predicts():
             tokenizer, new_tokens = self._prepared(tokenizer)
         for module in self.modules.values():

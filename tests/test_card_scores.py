@@ -9,6 +9,7 @@ import pytest
 from ptm_lightning.__main__ import main
 from ptm_lightning.card_scores import show_scores, with_scores
 from ptm_lightning.export import MARKER
+from ptm_lightning.model_card import HELD_OUT
 from ptm_lightning.scores import Evaluated
 from ptm_lightning.testing_case import tiny
 from ptm_lightning.testing_texts import example
@@ -37,7 +38,7 @@ def test_testing_again_replaces_the_table():
     assert "0.6667" not in again
     assert "test/f1" not in again
     assert "| test/loss | 0.1250 |" in again
-    assert "| data | held out of the training sources |" in again
+    assert f"| data | {HELD_OUT} |" in again
     validated = with_scores(once, Evaluated("val", "d", "c", {"val/loss": 0.25}, {}))
     assert "0.6667" in validated
     assert "| val/loss | 0.2500 |" in validated

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
+from ptm_lightning import testing
 from ptm_lightning.__main__ import main
 from ptm_lightning.checkpoint import load_checkpoint
 from ptm_lightning.plugins import import_file
@@ -102,11 +103,19 @@ def test_it_trains_goes_on_and_is_exported(folder: Path, capsys: pytest.CaptureF
         assert network(**ids).logits.shape == (1, ids["input_ids"].shape[1], 2)
 
 
-def test_it_keeps_the_contract(folder: Path) -> None:
+def test_it_keeps_the_contract(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import_file(folder / "my_task.py")
+    hold, held = testing._hold, list[tuple[str, testing.Clause]]()
+
+    def noting(clause: testing.Clause, case: testing.Case) -> None:
+        hold(clause, case)
+        held.append((case.task_class.__name__, clause))
+
+    monkeypatch.setattr(testing, "_hold", noting)
     names: dict[str, object] = {}
     exec(CHECK, names)
     names["test_replaced_words"]()
+    assert held == [("ReplacedWords", clause) for clause in testing.CLAUSES]
 
 
 def test_tour_names_every_module() -> None:

@@ -71,12 +71,13 @@ def test_the_second_writer_is_told_who_is_first(tmp_path: Path) -> None:
 
 
 def test_a_forked_worker_does_not_hold_a_killed_run_s_lock(tmp_path: Path) -> None:
-    process, _ = hold(tmp_path, "fork")
+    process, worker = hold(tmp_path, "fork")
     try:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         with RunLock(tmp_path):
-            pass
+            assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
+        os.kill(worker, 0)  # it lives
     finally:
         os.killpg(process.pid, signal.SIGKILL)
 

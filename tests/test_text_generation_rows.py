@@ -39,11 +39,16 @@ def test_sides_are_cut_apart_and_it_is_said(tmp_path: Path, caplog: pytest.LogCa
 def test_rows_that_lack_a_side_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     rows = [{"document": document(i), "summary": "" if i % 5 == 0 else " \n" if i % 5 == 1 else "s"} for i in range(40)]
     _, data = prepared(write(tmp_path / "rows.jsonl", rows))
-    assert "--data.train: 16 rows are left out, for document or summary is empty in them" in caplog.text
-    stores = (data.corpus.train, data.corpus.validation, data.corpus.test)
-    assert sum(map(len, stores)) == 24
+    data.setup("test")
+    stores = {"train": data.corpus.train, "validation": data.corpus.validation, "test": data.corpus.test}
+    left_out = {name: store.info["empty"] for name, store in stores.items()}
+    for name, count in left_out.items():
+        assert f"--data.{name}: {count} rows are left out, for document or summary is empty in them" in caplog.text
+    assert sum(left_out.values()) == 16
+    assert data.corpus.provenance["incomplete"] == left_out
+    assert sum(map(len, stores.values())) == 24
     assert data.corpus.sources == (0, len(data.corpus.train))
-    assert {row["summary"] for store in stores for row in store.rows(range(len(store)))} == {"s"}
+    assert {row["summary"] for store in stores.values() for row in store.rows(range(len(store)))} == {"s"}
     with pytest.raises(UserError, match=r"--data.train: no row that can be used"):
         prepared(write(tmp_path / "none.jsonl", [{"document": document(i), "summary": ""} for i in range(20)]))
 

@@ -107,6 +107,7 @@ class ConversationReader:
     """All that the rows depend on."""
     _said: Counter[str] = field(default_factory=Counter)
     _counts: Counter[str] = field(default_factory=Counter)
+    """Of the conversation that is being encoded."""
 
     def __post_init__(self) -> None:
         self.key = ["chat", self.chat.template, self.target_frame, self.max_prompt, self.max_reply, self.learn]
@@ -121,6 +122,9 @@ class ConversationReader:
         """Refuses an evaluation row that is no conversation."""
         messages_of(row, where)
 
+    def recall(self, facts: Mapping[str, Any]) -> None:
+        """Evaluation rows are checked by themselves."""
+
     def stratum(self, row: Row) -> int:
         """All rows are held out in the same share."""
         return 0
@@ -130,20 +134,19 @@ class ConversationReader:
         return lambda rows: map(self._encoded, rows)
 
     def facts(self, train: ExampleStore) -> dict[str, Any]:
-        """How many conversations and replies there are, and of them too long; and the commonest training reply."""
-        return {"dialogue": dict(self._counts), "commonest reply": self._said.most_common(1)[0][0]}
+        """How many conversations and replies are learned from, and how many are too long; and the commonest reply."""
+        return {"dialogue": dict(train.counted), "commonest reply": self._said.most_common(1)[0][0]}
 
     def _targets(self, messages: Sequence[Message]) -> Sequence[Message]:
         replies = [message for message in messages if message["role"] == ASSISTANT]
         return replies if self.learn == "all" else replies[-1:]
 
     def _encoded(self, row: Row) -> Encoded:
-        before = self._counts.copy()
-        self._counts["conversations"] += 1
+        self._counts = Counter(conversations=1)
         rows = list(self._rows(messages_of(row, "")))[::-1]
         ids = [id_ for row in rows for id_ in row.ids]
         turns = [turn for row in rows for turn in (BEGINS, *row.turns[1:])]
-        return Encoded((ids,), {"turn": turns} if ids else {}, self._counts - before)
+        return Encoded((ids,), {"turn": turns} if ids else {}, +self._counts)
 
     def _rows(self, messages: list[Message]) -> Iterator[TokenRow]:
         """The last row first."""

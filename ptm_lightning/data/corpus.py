@@ -90,7 +90,7 @@ class _Stores:
 
     def training_folder(self) -> Path:
         """Holds the training store and, if a share is held out, that of validation."""
-        share = 0.0 if self.settings.validation else self.settings.validation_share
+        share = self.settings.validation_share
         folder = self._folder(self.keys["--data.train"], held_out=share)
         if not folder.exists():
             with reading("tokenizing", text_bytes(self.sources["--data.train"])) as advance:

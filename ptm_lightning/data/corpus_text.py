@@ -31,6 +31,7 @@ class CorpusSettings:
     split_text: Literal["blank_line", "line"]
     columns: tuple[tuple[str, str], ...]
     validation_share: float
+    """Held out of the training sources."""
     cache: Path
     new_words: int | str | None = None
     """A number of words, or a file of them, that the model's tokenizer is extended by."""

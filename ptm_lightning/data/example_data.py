@@ -16,6 +16,7 @@ from ptm_lightning.data.corpus_text import CorpusSettings
 from ptm_lightning.data.corpus_tokenizer import prepare_tokenizer
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.examples import Reader, find_sources, prepare_examples
+from ptm_lightning.data.held_out import held_out_share
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.new_words import NewTokens
 from ptm_lightning.data.noise import Ints
@@ -176,7 +177,7 @@ class ExampleData(TaskData, ABC):
         settings = self.settings()
         sources = find_sources(settings)
         self.hf_tokenizer, new_tokens = self.make_tokenizer(settings)
-        test_share = self.test_share if settings.train else 0.0
+        test_share = held_out_share(self, "test") if settings.train else 0.0
         return prepare_examples(settings, sources, test_share, self.reader(), self.hf_tokenizer, new_tokens)
 
     def make_tokenizer(self, settings: CorpusSettings) -> tuple[PreTrainedTokenizerFast, NewTokens]:
@@ -193,10 +194,8 @@ class ExampleData(TaskData, ABC):
         for flag in flags_of(stage):
             if count := self.corpus.provenance["blank"].get(flag):
                 say(f"{flag}: {count:,} blank rows are left out")
-        if stage == "fit":
-            shared = {name: count for name, count in self.corpus.provenance["duplicates"].items() if count}
-            if shared:
-                say("rows whose text occurs before: " + ", ".join(f"{n:,} {name}" for name, n in shared.items()))
+        if stage in READ and self.corpus.provenance["sources"]:
+            self._say_what_occurs_before(stage)
 
     def make_frame(self) -> Frame:
         """The special tokens of a row; those between two fields are counted with the last."""
@@ -268,6 +267,13 @@ class ExampleData(TaskData, ABC):
         """A row for people."""
         ids = batch["input_ids"][row][batch["document_ids"][row] > 0]
         return str(self.hf_tokenizer.decode(ids))
+
+    def _say_what_occurs_before(self, stage: str) -> None:
+        """Of all splits in training, and else of those that are evaluated."""
+        found = self.corpus.provenance["duplicates"].items()
+        told = [f"{n:,} {name}" for name, n in found if n and (stage == "fit" or name.startswith(READ[stage]))]
+        if told:
+            say(f"rows whose text occurs before: {', '.join(told)}")
 
     def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
         long = int((np.diff(store.offsets) > self.max_length - len(self.template)).sum())

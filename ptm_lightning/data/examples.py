@@ -3,8 +3,8 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import compress
+from dataclasses import dataclass
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +16,9 @@ from ptm_lightning.data.corpus import Corpus
 from ptm_lightning.data.corpus_text import HUB_SPLITS, CorpusSettings, source_key, text_bytes
 from ptm_lightning.data.example_store import Encode, ExampleStore, write_examples
 from ptm_lightning.data.formats import Row, as_text
+from ptm_lightning.data.held_out import Hashes, held_out
 from ptm_lightning.data.new_words import NewTokens
-from ptm_lightning.data.noise import Bools, Ints
+from ptm_lightning.data.noise import Bools
 from ptm_lightning.data.sources import Source, is_blank, read, resolve
 from ptm_lightning.data.store import store_key, written_once
 from ptm_lightning.data.text_batches import number
@@ -26,8 +27,9 @@ from ptm_lightning.errors import UserError
 from ptm_lightning.progress import reading
 
 logger = logging.getLogger(__name__)
-Hashes = np.ndarray[tuple[int], np.dtype[np.uint64]]
 SPLITS = ("train", "validation", "test")
+HASHES = "hashes.npy"
+"""Of the texts of a store's rows, sorted; also of those without tokens."""
 
 
 class Reader(Protocol):
@@ -47,6 +49,9 @@ class Reader(Protocol):
 
     def check(self, row: Row, where: str) -> None:
         """Refuses an evaluation row that doesn't fit the training rows."""
+
+    def recall(self, facts: Mapping[str, Any]) -> None:
+        """Knows again what `facts` say of the training rows that it took in once, to check others against them."""
 
     def stratum(self, row: Row) -> int:
         """Rows with the same number are held out in the same share."""
@@ -78,14 +83,15 @@ def prepare_examples(
 ) -> Corpus:
     """Opens the stores of examples; makes first what the cache doesn't have.
 
-    Without a source for validation or test, a share of the training rows is held out: in each stratum those with
-    the smallest hashes, so that copies of a row fall on the same side. Without one for training, the rows to evaluate
-    stand for its rows.
+    The shares of validation and test are held out of the training rows: in each stratum those with the smallest
+    hashes, so that copies of a row fall on the same side. A source of a split's own stands for what is held out for it,
+    and has a store of its own: other rows to evaluate leave the training split as it is. Without a source for training,
+    the rows to evaluate stand for its rows.
 
     Args:
         settings: All that the tokens depend on.
         sources: What its sources are.
-        test_share: Share of the rows to hold out for the test, if there is no source for it.
+        test_share: Share of the training rows to hold out for the test.
         reader: The task's.
         tokenizer: From `prepare_tokenizer`,
         new_tokens: as these.
@@ -96,20 +102,24 @@ def prepare_examples(
     Raises:
         UserError: For sources that can't be read and rows that don't fit.
     """
-    shares = (0.0 if settings.validation else settings.validation_share, 0.0 if settings.test else test_share)
-    folder = _folder(settings, sources, shares, reader, to_text(tokenizer)[0])
-    if not folder.exists():
-        with written_once(folder) as partial, reading("tokenizing", text_bytes(sources[_first(sources)])) as advance:
-            if partial is not None:
-                _Builder(settings, sources, reader, shares, plain(tokenizer), partial, advance).build()
-        logger.info("tokens are kept in %s (delete it to free the space)", settings.cache)
-    facts = _facts(folder)
-    stores = {split: ExampleStore.open(folder / split) for split in SPLITS if (folder / split).exists()}
+    cache = _Cache(settings, sources, reader, plain(tokenizer), to_text(tokenizer)[0])
+    first = _first(sources)
+    training = cache.training(first, (settings.validation_share, test_share))
+    stores = {split: ExampleStore.open(training / split) for split in SPLITS if (training / split).exists()}
+    facts = _facts(training)
+    blank = {first: facts.pop("blank")}
+    reader.recall(facts)
+    for split in SPLITS[1:]:
+        if sources[flag := f"--data.{split}"]:
+            folder = cache.evaluation(flag, split, training)
+            stores[split] = ExampleStore.open(folder / split)
+            blank[flag] = _facts(folder)["blank"]
     numbers = {
         split: {name: int(store.info[name]) for name in ("documents", "tokens", "bytes", "unknown", "empty")}
         for split, store in stores.items()
     }
     chosen = {"sources": list(settings.train), "validation_sources": list(settings.validation)}
+    counted = {"duplicates": _duplicates(stores), "blank": {flag: count for flag, count in blank.items() if count}}
     return Corpus(
         tokenizer,
         new_tokens,
@@ -117,26 +127,50 @@ def prepare_examples(
         stores.get("validation", stores["train"]),
         stores.get("test"),
         (0, *facts.pop("source_ends")),
-        chosen | numbers | facts,
+        chosen | numbers | counted | facts,
     )
 
 
-def _folder(
-    settings: CorpusSettings, sources: Sources, shares: tuple[float, float], reader: Reader, tokenizer_json: str
-) -> Path:
-    """Where the stores lie: those that training has made of these rows, if they give the labels that are known."""
-    keys = {flag: [source_key(source, settings.cache) for source in found] for flag, found in sources.items()}
-    recipe = {"columns": settings.columns, "fields": reader.fields, "shares": shares, "reader": reader.key}
-    recipe |= {flag: len(found) for flag, found in keys.items()}
+@dataclass(frozen=True)
+class _Cache:
+    """Makes the stores that aren't there yet: a folder for the rows behind a flag and what is held out of them."""
 
-    def of(known: Sequence[str]) -> Path:
-        all_keys = (key for found in keys.values() for key in found)
-        return settings.cache / "examples" / store_key(all_keys, tokenizer_json, recipe | {"known": known})
+    settings: CorpusSettings
+    sources: Sources
+    reader: Reader
+    tokenizer: Tokenizer
+    tokenizer_json: str
 
-    trained = of(())
-    if reader.known and not (trained.exists() and list(_facts(trained).get("labels", ())) == list(reader.known)):
-        return of(reader.known)
-    return trained
+    def training(self, flag: str, shares: tuple[float, float]) -> Path:
+        """The training split and what is held out; as training has made them, if they give the known labels."""
+
+        def of(known: Sequence[str]) -> Path:
+            return self._folder(flag, shares=shares, reader=self.reader.key, known=known)
+
+        folder, known = of(()), list(self.reader.known)
+        if known and not (folder.exists() and list(_facts(folder).get("labels", ())) == known):
+            folder = of(known)
+        if not folder.exists():
+            logger.info("tokens are kept in %s (delete it to free the space)", self.settings.cache)
+        return self._made(folder, flag, lambda builder: builder.build_training(shares))
+
+    def evaluation(self, flag: str, split: str, training: Path) -> Path:
+        """Rows to evaluate, checked against a training split."""
+        return self._made(self._folder(flag, training=training.name), flag, lambda builder: builder.build(split))
+
+    def _folder(self, flag: str, **more: Any) -> Path:
+        """Named after all that the stores depend on."""
+        keys = [source_key(source, self.settings.cache) for source in self.sources[flag]]
+        recipe = {"flag": flag, "columns": self.settings.columns, "fields": self.reader.fields} | more
+        return self.settings.cache / "examples" / store_key(keys, self.tokenizer_json, recipe)
+
+    def _made(self, folder: Path, flag: str, build: Callable[["_Builder"], None]) -> Path:
+        sources = self.sources[flag]
+        if not folder.exists():
+            with written_once(folder) as partial, reading("tokenizing", text_bytes(sources)) as advance:
+                if partial is not None:
+                    build(_Builder(self.settings, flag, sources, self.reader, self.tokenizer, partial, advance))
+        return folder
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -146,39 +180,35 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 @dataclass
 class _Builder:
-    """Builds the stores of all splits in one folder."""
+    """Builds the stores of the rows behind a flag in one folder."""
 
     settings: CorpusSettings
-    sources: Sources
+    flag: str
+    sources: Sequence[Source]
     reader: Reader
-    shares: tuple[float, float]
     tokenizer: Tokenizer
     folder: Path
     advance: Callable[[int], None]
-    hashes: dict[str, Hashes] = field(default_factory=dict)
-    """Of the rows of each split."""
-    blank: dict[str, int] = field(default_factory=dict)
-    """By the flag of their source, how many rows hold no text."""
+    blank: int = 0
+    """How many rows hold no text."""
 
-    def build(self) -> None:
-        """Reads the training rows twice: to learn what there is and who is held out, and to tokenize."""
+    def build_training(self, shares: tuple[float, float]) -> None:
+        """Reads the rows twice: to learn what there is and who is held out, and to tokenize."""
         strata, groups, stored = list[int](), list[int](), np.zeros(0, dtype=np.int64)
-        first = _first(self.sources)
-        hashes, source_ends = self._scan(first, self._take_into(strata, groups))
-        split = held_out(np.array(groups, dtype=np.uint64), np.array(strata, dtype=np.uint64), self.shares)
+        hashes, source_ends = self._scan(self._take_into(strata, groups))
+        split = held_out(np.array(groups, dtype=np.uint64), np.array(strata, dtype=np.uint64), shares)
         for number_, name in enumerate(SPLITS):
-            flag = f"--data.{name}"
-            if number_ == 0 or self.shares[number_ - 1]:
-                self.hashes[name] = hashes[split == number_]
-                written = self._write(name, self._rows(first), split == number_)
+            if number_ == 0 or shares[number_ - 1]:
+                written = self._write(name, hashes[split == number_], split == number_)
                 stored = stored if number_ else np.flatnonzero(split == 0)[written]
-            elif self.sources[flag]:
-                self.hashes[name], _ = self._scan(flag, self.reader.check)
-                self._write(name, self._rows(flag), None)
         ends = np.searchsorted(stored, source_ends).tolist()
-        facts = {"source_ends": ends, "duplicates": self._duplicates(), "blank": self.blank}
-        facts |= self.reader.facts(ExampleStore.open(self.folder / "train"))
-        (self.folder / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        self._write_facts({"source_ends": ends} | self.reader.facts(ExampleStore.open(self.folder / "train")))
+
+    def build(self, split: str) -> None:
+        """Reads the rows twice: to check them, and to tokenize."""
+        hashes, _ = self._scan(self.reader.check)
+        self._write(split, hashes, None)
+        self._write_facts({})
 
     def _take_into(self, strata: list[int], groups: list[int]) -> Callable[[Row, str], None]:
         def take(row: Row, where: str) -> None:
@@ -188,64 +218,71 @@ class _Builder:
 
         return take
 
-    def _scan(self, flag: str, check: Callable[[Row, str], None]) -> tuple[Hashes, list[int]]:
+    def _scan(self, check: Callable[[Row, str], None]) -> tuple[Hashes, list[int]]:
         """Hashes of the rows' texts, and the number of rows at the end of each source."""
         hashes: list[int] = []
         ends: list[int] = []
-        for source in self.sources[flag]:
-            for row in self._read(source, flag, check, keep_blank=True):
+        for source in self.sources:
+            for row in self._read(source, check, keep_blank=True):
                 if is_blank(row, self.reader.fields):
-                    self.blank[flag] = self.blank.get(flag, 0) + 1
+                    self.blank += 1
                 else:
                     hashes.append(_hash(row, self.reader.fields))
             ends.append(len(hashes))
         if not hashes:
-            raise UserError(f"{flag}: no row with text")
+            raise UserError(f"{self.flag}: no row with text")
         return np.array(hashes, dtype=np.uint64), ends
 
-    def _rows(self, flag: str) -> Iterator[Row]:
-        for source in self.sources[flag]:
-            yield from self._read(source, flag, None)
-
     def _read(
-        self, source: Source, flag: str, check: Callable[[Row, str], None] | None, *, keep_blank: bool = False
+        self, source: Source, check: Callable[[Row, str], None] | None = None, *, keep_blank: bool = False
     ) -> Iterator[Row]:
         return read(
             source,
-            flag,
+            self.flag,
             columns=dict(self.settings.columns),
             required=self.reader.fields,
             check=check,
-            hub_split=HUB_SPLITS[flag],
+            hub_split=HUB_SPLITS[self.flag],
             keep_blank=keep_blank,
         )
 
-    def _write(self, split: str, rows: Iterator[Row], chosen: Bools | None) -> Bools:
+    def _write(self, split: str, hashes: Hashes, chosen: Bools | None) -> Bools:
         flag = f"--data.{split}"
-        if not len(self.hashes[split]):
+        if not len(hashes):
             raise UserError(f"{flag}: too few rows to hold a share out; give a source, or more rows")
+        rows = chain.from_iterable(map(self._read, self.sources))
         mine = rows if chosen is None else compress(rows, chosen)
         encode = self.reader.encoder(self.tokenizer)
         stored = write_examples(self._counted(mine), encode, self.tokenizer, self.folder / split)
         if not stored.any():
             raise UserError(f"{flag}: no row that can be used, of its source or of those held out for it; give others")
+        np.save(self.folder / split / HASHES, np.sort(hashes))
         return stored
+
+    def _write_facts(self, facts: dict[str, Any]) -> None:
+        text = json.dumps({"blank": self.blank} | facts, indent=1)
+        (self.folder / "facts.json").write_text(text, encoding="utf-8")
 
     def _counted(self, rows: Iterator[Row]) -> Iterator[Row]:
         for row in rows:
             self.advance(sum(len(as_text(row[name])) for name in self.reader.fields))
             yield row
 
-    def _duplicates(self) -> dict[str, int]:
-        """Rows of each split whose texts occur before: in training itself, or in another split before it."""
-        train = self.hashes["train"]
-        inside = {"within train": len(train) - len(np.unique(train))}
-        pairs = ((later, before) for later in SPLITS for before in SPLITS[: SPLITS.index(later)])
-        return inside | {
-            f"{later} in {before}": int(np.isin(self.hashes[later], self.hashes[before]).sum())
-            for later, before in pairs
-            if {later, before} <= self.hashes.keys()
-        }
+
+def _duplicates(stores: Mapping[str, ExampleStore]) -> dict[str, int]:
+    """Rows of each split whose texts occur before: in training itself, or in another split before it."""
+    hashes = {split: np.load(store.folder / HASHES, mmap_mode="r") for split, store in stores.items()}
+    pairs = ((later, before) for later in SPLITS for before in SPLITS[: SPLITS.index(later)])
+    return {"within train": int((np.diff(hashes["train"]) == 0).sum())} | {
+        f"{later} in {before}": _in_both(hashes[later], hashes[before])
+        for later, before in pairs
+        if {later, before} <= hashes.keys()
+    }
+
+
+def _in_both(hashes: Hashes, others: Hashes) -> int:
+    """How many hashes are among others, which are sorted."""
+    return int((np.take(others, np.searchsorted(others, hashes), mode="clip") == hashes).sum())
 
 
 def _first(sources: Sources) -> str:
@@ -255,46 +292,3 @@ def _first(sources: Sources) -> str:
 
 def _hash(row: Row, columns: Sequence[str]) -> int:
     return number("\0".join(as_text(row[name]) for name in columns).encode("utf-8", "replace"))
-
-
-def held_out(hashes: Hashes, strata: Hashes, shares: tuple[float, float]) -> Ints:
-    """Which split each row belongs to.
-
-    Args:
-        hashes: (n,) of the rows' texts.
-        strata: (n,) rows with equal numbers are held out in the same share.
-        shares: Of validation and test.
-
-    Returns:
-        (n,) 0 training, 1 validation, 2 test. Equal rows of a stratum are together, and each keeps some for training.
-        What one is too small to give the next ones make good; if none does, the rows with the smallest hash are taken.
-    """
-    split = np.zeros(len(hashes), dtype=np.int64)
-    seen, held = 0, np.zeros(3, dtype=np.int64)
-    order = np.lexsort((hashes, strata))
-    begins = np.flatnonzero(np.diff(strata[order], prepend=strata[order][:1] + np.uint64(1)))
-    for group in np.split(order, begins[1:]):
-        seen += len(group)
-        first = min(len(group) - 1, max(0, round(shares[0] * seen) - int(held[1])))
-        second = min(len(group) - 1, max(first, round(sum(shares) * seen) - int(held[1:].sum())))
-        split[_through_equals(hashes, group, first, second)] = 2
-        split[_through_equals(hashes, group, 0, first)] = 1
-        held += np.bincount(split[group], minlength=3)
-    for number_, share in enumerate(shares, 1):
-        rest = np.flatnonzero(split == 0)
-        if share and len(rest) and not (split == number_).any():
-            _, which, rows = np.unique(strata[rest], return_inverse=True, return_counts=True)
-            rest = rest[(rows[which] > 1) | (rows.max() == 1)]
-            smallest = rest[hashes[rest] == hashes[rest].min()]
-            split[smallest if len(smallest) < len(rest) else rest[:0]] = number_
-    return split
-
-
-def _through_equals(hashes: Hashes, group: Ints, begin: int, end: int) -> Ints:
-    """group[begin:end], but rows that equal each other all stand where the first of them does; none if that is all."""
-    values = hashes[group]
-    while 0 < begin < len(group) and values[begin] == values[begin - 1]:
-        begin += 1
-    while 0 < end < len(group) and values[end] == values[end - 1]:
-        end += 1
-    return group[begin:end] if begin < end < len(group) else group[:0]

@@ -1,6 +1,6 @@
 """Texts with labels as examples: what is stored of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,10 @@ class LabelledTexts:
     def check(self, row: Row, where: str) -> None:
         """Refuses a label that training doesn't have."""
         self.labels.check(label_of(row, where), where)
+
+    def recall(self, facts: Mapping[str, Any]) -> None:
+        """Knows the labels again."""
+        self.labels.recall(facts["labels"], facts["problem_type"])
 
     def stratum(self, row: Row) -> int:
         """Each label is held out in its share."""

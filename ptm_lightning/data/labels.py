@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -61,6 +61,10 @@ class Labels:
             self._check_types(value, where)
         if self.known:
             self.check(value, where)
+
+    def recall(self, counts: Mapping[str, int], problem_type: ProblemType | None) -> None:
+        """Knows again how often each name was seen, and what the labels are."""
+        self.counts, self.problem_type = dict(counts), problem_type
 
     def check(self, value: Any, where: str) -> None:
         """Refuses a label that training doesn't have."""

@@ -3,7 +3,7 @@
 Shapes: w windows of T places.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -23,7 +23,6 @@ from ptm_lightning.data.noise import Bools, Ints
 from ptm_lightning.data.template import Template
 from ptm_lightning.data.windows import Cut, Windows, cut_windows, last_field_columns, spread
 from ptm_lightning.errors import UserError
-from ptm_lightning.log import say
 
 FIELDS = ("question", "context")
 SHOWN = 3
@@ -59,6 +58,9 @@ class QuestionReader:
         """Looks for misplaced answers of an evaluation row."""
         self._looked_at(row, where)
 
+    def recall(self, facts: Mapping[str, Any]) -> None:
+        """Evaluation rows are checked by themselves."""
+
     def stratum(self, row: Row) -> int:
         """All rows are held out in the same share: a context's questions stay together."""
         return 0
@@ -69,15 +71,13 @@ class QuestionReader:
         Raises:
             UserError: Answers are misplaced, and were not to be skipped.
         """
-        if self._wrong:
+        if self._wrong and self.misplaced == "refuse":
             shown = "".join(f"\n  {line}" for line in self._wrong[:SHOWN])
-            what = f"{len(self._wrong):,} of {self._rows:,} rows have an answer that isn't in the context where it says"
-            if self.misplaced == "refuse":
-                raise UserError(
-                    f"--data.misplaced refuse: {what}; correct answer_start (it counts characters from 0), "
-                    f"or leave such rows out with --data.misplaced skip{shown}"
-                )
-            say(f"--data.misplaced skip: {what}; they are left out{shown}")
+            raise UserError(
+                f"--data.misplaced refuse: {len(self._wrong):,} of {self._rows:,} rows have an answer that isn't in "
+                "the context where it says; correct answer_start (it counts characters from 0), "
+                f"or leave such rows out with --data.misplaced skip{shown}"
+            )
         self._rows, self._wrong = 0, []
         return lambda rows: map(_encoded, rows, *encoded_fields(tokenizer, rows))
 

@@ -3,7 +3,7 @@
 Shapes: R rows.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from ptm_lightning.metrics.references import references_of
 
 Longest = tuple[int, int]
 """Tokens of the longest source and of the longest target, without special tokens."""
+INCOMPLETE, RIGHT_ANSWERS = "incomplete", "right answers: "
+"""What a store counts: rows that are left out, and others by how many right answers they have."""
 
 
 class Sides:
@@ -38,25 +40,15 @@ class Sides:
         self.fields, self.together = fields, fields[:1]
         self.prefix, self.lead = prefix, lead
         self.key = ["sides", prefix, lead]
-        self.incomplete: dict[str, int] = {}
-        """Rows that are left out, by the flag of their source."""
-        self.references: dict[bool, set[int]] = {False: set(), True: set()}
-        """How many right answers training rows and evaluation rows have."""
 
     def take(self, row: Row, where: str) -> None:
-        """Counts the row if it is left out, and else its right answers."""
-        self._count(row, where, evaluated=False)
+        """Any row of two texts will do."""
 
     def check(self, row: Row, where: str) -> None:
-        """The same of an evaluation row."""
-        self._count(row, where, evaluated=True)
+        """Any row of two texts will do."""
 
-    def _count(self, row: Row, where: str, *, evaluated: bool) -> None:
-        if self._complete(row):
-            self.references[evaluated].add(len(references_of(row[self.fields[1]])))
-        else:
-            flag = where.partition(":")[0]
-            self.incomplete[flag] = self.incomplete.get(flag, 0) + 1
+    def recall(self, facts: Mapping[str, Any]) -> None:
+        """Rows are not compared with those of training."""
 
     def stratum(self, row: Row) -> int:
         """All rows are alike."""
@@ -73,20 +65,36 @@ class Sides:
                 for row in rows
             ]
             both = zip(rows, encode_fields(tokenizer, prefixed, self.fields), strict=True)
-            return (Encoded(ids if self._complete(row) else [[], []], {}) for row, ids in both)
+            return (self._encoded(row, ids) for row, ids in both)
 
         return encode
 
+    def _encoded(self, row: Row, ids: Sequence[Sequence[int]]) -> Encoded:
+        if not self._complete(row):
+            return Encoded(((), ()), {}, {INCOMPLETE: 1})
+        return Encoded(ids, {}, {f"{RIGHT_ANSWERS}{len(references_of(row[self.fields[1]]))}": 1})
+
     def facts(self, train: ExampleStore) -> dict[str, Any]:
-        """What is put before each source, how many rows are left out, and how many right answers the others have."""
-        counts = self.references[True] or self.references[False]  # these, where evaluation rows are held out
-        references = [] if counts == {1} else sorted(counts)
-        facts = {"prefix": self.prefix, "incomplete": self.incomplete, "references": references}
-        return {name: value for name, value in facts.items() if value}
+        """What is put before each source."""
+        return {"prefix": self.prefix} if self.prefix else {}
 
     def _complete(self, row: Row) -> bool:
         source, target = self.fields
         return bool(as_text(row[source]).strip() and references_of(row[target])[0].strip())
+
+
+def counted_facts(stores: Mapping[str, ExampleStore]) -> dict[str, Any]:
+    """What the stores of splits have counted.
+
+    Returns:
+        "incomplete": by split, how many rows are left out for a side that they lack. "references": all numbers of right
+        answers that rows to evaluate have. Neither where it is as one expects: no row, or one answer each.
+    """
+    incomplete = {split: store.counted[INCOMPLETE] for split, store in stores.items() if store.counted[INCOMPLETE]}
+    names = set[str]().union(*(store.counted for split, store in stores.items() if split != "train"))
+    numbers = sorted(int(name.removeprefix(RIGHT_ANSWERS)) for name in names if name.startswith(RIGHT_ANSWERS))
+    facts = {"incomplete": incomplete, "references": [] if numbers == [1] else numbers}
+    return {name: value for name, value in facts.items() if value}
 
 
 def kept_lengths(store: ExampleStore, examples: Ints, longest: Longest) -> Ints:

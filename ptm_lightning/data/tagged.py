@@ -5,7 +5,7 @@ Each word is learned and predicted once: at its first token, in the window in wh
 Shapes: w windows of T places, N words.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,10 @@ class TaggedReader:
         """Refuses a tag that training doesn't have."""
         for tag in tags_of(row, where):
             self.labels.check(tag, where)
+
+    def recall(self, facts: Mapping[str, Any]) -> None:
+        """Knows the tags again."""
+        self.labels.recall(facts["labels"], self.labels.problem_type)
 
     def stratum(self, row: Row) -> int:
         """All rows are held out in the same share."""

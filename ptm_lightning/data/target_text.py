@@ -11,14 +11,15 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from ptm_lightning.data.answering import PREDICT_ROWS, pad_of, prompt_room
 from ptm_lightning.data.batch import Batch
-from ptm_lightning.data.example_data import CALLED, ExampleData, Split, field_lengths, flags_of
+from ptm_lightning.data.corpus import Corpus
+from ptm_lightning.data.example_data import CALLED, ExampleData, Split, field_lengths
 from ptm_lightning.data.example_store import ExampleStore
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.predict import Text, predict_texts
 from ptm_lightning.data.separator import Separator, separate
 from ptm_lightning.data.seq2seq import closed_frame, prompt_batch
 from ptm_lightning.data.show import show_row
-from ptm_lightning.data.sides import LayOutSides, Longest, Sides, SidesCollate
+from ptm_lightning.data.sides import INCOMPLETE, LayOutSides, Longest, Sides, SidesCollate, counted_facts
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import frame, meaning_special, raw
 from ptm_lightning.data.tokenizer_training import Algorithm
@@ -53,14 +54,11 @@ class TargetTextData(ExampleData, ABC):
         return ""
 
     def setup(self, stage: str) -> None:
-        """Opens the stores, and says what is left out."""
+        """Opens the stores, and says what is put around the texts."""
         if stage == "predict" and self.causal:  # the same room for sources as in training
             known = self.known_side().get("max_length", self.max_target_length)
             self.max_target_length = min(self.max_target_length, known)
         super().setup(stage)
-        for flag in flags_of(stage):
-            if count := self.corpus.provenance.get("incomplete", {}).get(flag):
-                say(f"{flag}: {count:,} rows are left out, for {' or '.join(self.fields)} is empty in them")
         if stage == "fit" and self.causal and (after := frame(self.hf_tokenizer)[1]):
             put = " ".join(self.hf_tokenizer.convert_ids_to_tokens(after))
             say(f"--data.tokenizer: it puts {put} behind a text, which nothing can follow; here it is left out")
@@ -70,6 +68,12 @@ class TargetTextData(ExampleData, ABC):
                 f"--model.backbone {backbone}: has a prefix for {', '.join(others)}, but none for {self.purpose}; "
                 "none is put before a source unless you give --data.prefix"
             )
+
+    def open_corpus(self) -> Corpus:
+        """Opens the stores, which have counted what the model card must say, too."""
+        corpus = super().open_corpus()
+        stores: dict[str, Any] = {split: store for split in CALLED if (store := getattr(corpus, split)) is not None}
+        return replace(corpus, provenance=corpus.provenance | counted_facts(stores))
 
     def reader(self) -> Sides:
         """Rows of two texts."""
@@ -189,6 +193,8 @@ class TargetTextData(ExampleData, ABC):
         return show_row(batch, row, self.hf_tokenizer)
 
     def _say_what_is_cut(self, split: Split, store: ExampleStore) -> None:
+        if count := store.counted[INCOMPLETE]:
+            say(f"--data.{split}: {count:,} rows are left out, for {' or '.join(self.fields)} is empty in them")
         long = field_lengths(store, np.arange(len(store))) > self.longest
         flags = {"max_length": (self.max_length, "sources"), "max_target_length": (self.max_target_length, "targets")}
         for (name, (length, what)), cut in zip(flags.items(), long.sum(axis=0).tolist(), strict=True):

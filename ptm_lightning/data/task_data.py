@@ -14,6 +14,7 @@ from ptm_lightning.data.built_in_examples import say_built_in
 from ptm_lightning.data.cache import cache_folder
 from ptm_lightning.data.corpus import Corpus
 from ptm_lightning.data.corpus_text import CorpusSettings
+from ptm_lightning.data.held_out import held_out_share
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.loader import Batches, Place, Share, StepBatches, StepLoader, data_loader, sum_over_processes
 from ptm_lightning.data.numbers import check_numbers
@@ -88,6 +89,8 @@ class TaskData(LightningDataModule):
         """Of a mixture, for all of its parts."""
         self.given_tokenizer: PreTrainedTokenizerFast | None = None
         """The model's, as it is before it gets new words."""
+        self.run_arguments: Mapping[str, Any] | None = None
+        """Of the run that is evaluated: other rows to evaluate don't change what it held out for training."""
         self.done = Done()
         """The inputs that `predict` leaves out."""
         if (self.batch_tokens is None) == (self.batch_size is None):
@@ -277,7 +280,7 @@ class TaskData(LightningDataModule):
             special_tokens=self.special_tokens(),
             split_text="line",
             columns=tuple(sorted((self.columns or {}).items())),
-            validation_share=self.validation_share,
+            validation_share=held_out_share(self, "validation"),
             cache=cache_folder(self.cache_dir),
             new_words=None if extended else self.new_words,
         )

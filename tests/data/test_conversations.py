@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ptm_lightning.data.chat import Chat, with_chat_template
 from ptm_lightning.data.columns import with_more_columns
 from ptm_lightning.data.conversations import BEGINS, LONG_REPLIES, LONG_TURNS, ConversationReader, messages_of
 from ptm_lightning.data.counting import AGAIN, GERMAN
-from ptm_lightning.data.example_store import ExampleStore, write_examples
+from ptm_lightning.data.example_store import Encoded, ExampleStore, write_examples
 from ptm_lightning.data.formats import as_text
 from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.replies import Replies
@@ -40,11 +41,16 @@ def reader(template: str | None = None, **settings: Any) -> ConversationReader:
     )
 
 
+def encoded(made: ConversationReader, messages: list[dict[str, str]]) -> Encoded:
+    (row,) = made.encoder(raw(chat_tokenizer(None)))([{"messages": messages}])
+    return row
+
+
 def rows_of(made: ConversationReader, messages: list[dict[str, str]]) -> list[tuple[list[int], list[int]]]:
-    (encoded,) = made.encoder(raw(chat_tokenizer(None)))([{"messages": messages}])
-    if not any(encoded.fields):
+    fields, columns, _ = encoded(made, messages)
+    if not any(fields):
         return []
-    (ids,), turns = encoded.fields, encoded.columns["turn"]
+    (ids,), turns = fields, columns["turn"]
     assert len(ids) == len(turns)
     begins = [n for n, turn in enumerate(turns) if turn == BEGINS]
     ends = [*begins[1:], len(ids)]
@@ -81,8 +87,7 @@ def test_every_reply_that_fits_is_learned_once(seed: int, template: str | None):
     all_sizes = [sizes(chat, messages, turn)[1] for turn in replies]
     fitting = [n for n, size in zip(replies, all_sizes, strict=True) if size is not None and size - behind <= 12]
     assert learned == fitting
-    made.take({"messages": messages}, "")
-    counts = made.facts(None)["dialogue"]
+    counts = encoded(made, messages).counts
     assert counts.get("replies", 0) == len(learned)
     told = [counts.get(what, 0) for what in (LONG_TURNS, LONG_REPLIES)]
     assert told == [all_sizes.count(None), sum(size is not None and size - behind > 12 for size in all_sizes)]
@@ -192,14 +197,14 @@ def test_there_must_be_something_to_answer():
 
 
 def test_the_commonest_reply_is_known():
-    made = reader()
+    made, counted = reader(), SimpleNamespace(counted={"replies": 3})
     for text in ("yes", "no", "yes"):
         made.take({"messages": ["a", text, "b", "other", "c"]}, "")
-    assert made.facts(None)["commonest reply"] == "other"
+    assert made.facts(counted) == {"dialogue": {"replies": 3}, "commonest reply": "other"}
     last = reader(learn="last")
     for text in ("yes", "no", "yes"):
         last.take({"messages": ["a", "other", "b", text, "c"]}, "")
-    assert last.facts(None)["commonest reply"] == "yes"
+    assert last.facts(counted)["commonest reply"] == "yes"
 
 
 def test_the_built_in_conversations_are_right():

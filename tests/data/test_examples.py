@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from ptm_lightning.tasks import SequenceClassification, SequenceClassificationData
 from row_files import write
 
-from ptm_lightning.data.examples import held_out
+from ptm_lightning.data.held_out import held_out
 from ptm_lightning.data.predict import Text
 from ptm_lightning.data.text_batches import number
 from ptm_lightning.errors import UserError

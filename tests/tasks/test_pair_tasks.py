@@ -183,7 +183,9 @@ def test_a_corpus_without_pairs_is_refused(tmp_path: Path, corpus: Path, text: s
 
 def test_one_document_has_an_order(tmp_path: Path, corpus: Path):
     (tmp_path / "one.txt").write_text("One thing. Another thing. More of it. " * 30)
-    prepared(SentenceOrder, tmp_path / "one.txt", tmp_path, validation=[str(corpus)], vocab_size=100)
+    _, data = prepared(SentenceOrder, tmp_path / "one.txt", tmp_path, validation=[str(corpus)], vocab_size=100)
+    assert len(data.corpus.train) == 1
+    assert {label for batch in data.train_dataloader() for label in batch["labels"].tolist()} == {0, 1}
 
 
 @pytest.mark.parametrize(("task_class", "architecture"), [(NextSentence, "roberta"), (SentenceOrder, "bert")])
