@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,12 @@ class CachedTokenizer:
             The ids of all texts in a row, shape (tokens,), and how many each text has, shape (texts,).
         """
         return self.encode_pieces(map(self.cut, texts))
+
+    def encode_each(self, texts: Iterable[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens around them."""
+        ids, sizes = self.encode(texts)
+        flat, ends = ids.tolist(), np.cumsum(sizes).tolist()
+        return [flat[begin:end] for begin, end in pairwise([0, *ends])]
 
     def encode_pieces(self, groups: Iterable[list[str]]) -> Coded:
         """The ids of pieces that `cut` made, without special tokens around them.

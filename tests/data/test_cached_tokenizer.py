@@ -58,7 +58,8 @@ def split(ids: np.ndarray, lengths: np.ndarray) -> list[list[int]]:
 def test_the_ids_are_the_tokenizers_own(known: Tokenizer) -> None:
     cached = CachedTokenizer(known)
     for texts in (TEXTS[:30], TEXTS[20:], ["", "\x01", " \n ", "[MASK] <mask> <pad>"], [""]):
-        assert split(*cached.encode(texts)) == expected(known, texts)
+        assert split(*cached.encode(texts)) == cached.encode_each(texts) == expected(known, texts)
+    assert cached.encode_each([]) == []
     assert len(known.encode(TEXTS[0]).ids) > 3 * len(find_cut(known)("the same")) > 3  # it does cut
 
 
