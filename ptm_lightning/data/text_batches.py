@@ -35,7 +35,7 @@ class TextBatch:
     """Documents that were left out."""
     repaired: int = 0
     ends_source: bool = False
-    _spans: dict[str, list[list[tuple[int, int]]]] = field(default_factory=dict)
+    _spans: dict[str, list[list[tuple[int, int]]]] = field(default_factory=dict, init=False)
 
     def spans(self, splitter: Splitter) -> list[list[tuple[int, int]]]:
         """(start, end) of the sentences of each text, found once."""
