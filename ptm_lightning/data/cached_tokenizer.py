@@ -8,16 +8,17 @@ import json
 import re
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-Cut = Callable[[str], list[str]]
+Coded = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
 
 _TOGETHER = 64
 """Pieces in one call of the tokenizer; several such groups keep all cores busy."""
@@ -36,6 +37,22 @@ _GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 _SPACED = re.compile(r" ?\S+|\s+(?!\S)|\s+")
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How a text may be cut so that the ids of its pieces in a row are the ids of the whole."""
+
+    sure: Callable[[str], bool]
+    """Whether that is known of a text."""
+    pieces: Callable[[str], list[str]]
+    """The pieces of such a text."""
+    spaces: frozenset[int] | None
+    """Tokens of the one white character before a word that aren't part of the word; None if that isn't known."""
+
+    def __call__(self, text: str) -> list[str]:
+        """The pieces of any text: itself where nothing else is sure."""
+        return self.pieces(text) if self.sure(text) else [text]
+
+
 class CachedTokenizer:
     """A tokenizer that remembers the words it has seen.
 
@@ -47,9 +64,9 @@ class CachedTokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, memory: int = _BYTES) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
+        self.cut = find_cut(tokenizer)
         self._memory = memory
-        self._cut = find_cut(tokenizer)
         self._forget()
 
     def _forget(self) -> None:
@@ -58,7 +75,7 @@ class CachedTokenizer:
         self._ends = array("q", [0])
         self._bytes = 0
 
-    def encode(self, texts: list[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    def encode(self, texts: Iterable[str]) -> Coded:
         """The ids of texts, without special tokens around them.
 
         Args:
@@ -67,29 +84,39 @@ class CachedTokenizer:
         Returns:
             The ids of all texts in a row, shape (tokens,), and how many each text has, shape (texts,).
         """
+        return self.encode_pieces(map(self.cut, texts))
+
+    def encode_each(self, texts: Iterable[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens around them."""
+        ids, sizes = self.encode(texts)
+        flat, ends = ids.tolist(), np.cumsum(sizes).tolist()
+        return [flat[begin:end] for begin, end in pairwise([0, *ends])]
+
+    def encode_pieces(self, groups: Iterable[list[str]]) -> Coded:
+        """The ids of pieces that `cut` made, without special tokens around them.
+
+        Args:
+            groups: Any number.
+
+        Returns:
+            The ids of all groups in a row, shape (tokens,), and how many each group has, shape (groups,).
+        """
         if self._bytes > self._memory:
             self._forget()
-        pieces: list[int] = [0]
-        numbers = np.fromiter(map(self._numbers.__getitem__, self._pieces(texts, pieces)), np.int64)
+        sizes: list[int] = [0]
+        numbers = np.fromiter(map(self._numbers.__getitem__, _counted(groups, sizes)), np.int64)
         if new := len(self._numbers) - len(self._ends) + 1:
             self._learn(list(islice(reversed(self._numbers), new))[::-1])
         ends, known = np.frombuffer(self._ends, np.int64), np.frombuffer(self._ids, np.uint32)
         begins, lengths = ends[numbers], ends[numbers + 1] - ends[numbers]
         after = np.concatenate([[0], np.cumsum(lengths)])
         at = np.arange(after[-1]) + np.repeat(begins - after[:-1], lengths)
-        return known[at], np.diff(after[np.cumsum(pieces)])
-
-    def _pieces(self, texts: list[str], counts: list[int]) -> Iterator[str]:
-        """The pieces of all texts; how many each has is appended to `counts`."""
-        for text in texts:
-            pieces = self._cut(text)
-            counts.append(len(pieces))
-            yield from pieces
+        return known[at], np.diff(after[np.cumsum(sizes)])
 
     def _learn(self, pieces: list[str]) -> None:
         """Tokenizes pieces that have the next numbers."""
         groups = [pieces[i : i + _TOGETHER] for i in range(0, len(pieces), _TOGETHER)]
-        encodings = self._tokenizer.encode_batch(groups, is_pretokenized=True, add_special_tokens=False)
+        encodings = self.tokenizer.encode_batch(groups, is_pretokenized=True, add_special_tokens=False)
         for group, encoding in zip(groups, encodings, strict=True):
             lengths = np.bincount(np.array(encoding.word_ids, np.int64), minlength=len(group))
             self._ends.frombytes((self._ends[-1] + np.cumsum(lengths)).tobytes())
@@ -97,15 +124,15 @@ class CachedTokenizer:
             self._bytes += sum(map(len, group)) + _BYTES_OF_ENTRY * len(group)
 
 
+def _counted(groups: Iterable[list[str]], sizes: list[int]) -> Iterator[str]:
+    """The pieces of all groups; how many each has is appended to `sizes`."""
+    for group in groups:
+        sizes.append(len(group))
+        yield from group
+
+
 def find_cut(tokenizer: Tokenizer) -> Cut:
-    """How a text may be cut so that the ids of its pieces in a row are the ids of the whole.
-
-    Args:
-        tokenizer: Any.
-
-    Returns:
-        A function that gives the pieces of a text: the text itself is the only one where nothing else is sure.
-    """
+    """How a tokenizer's texts may be cut; a text is its own only piece where nothing else is sure."""
     description = json.loads(tokenizer.to_str())
     normalizers = list(_steps(description["normalizer"], "normalizers"))
     first, *others = [*_steps(description["pre_tokenizer"], "pretokenizers")] or [{"type": None}]
@@ -113,16 +140,18 @@ def find_cut(tokenizer: Tokenizer) -> Cut:
     read = [token for token in added if not (skipped and token["special"])]
     within_words = all(step["type"] in _WITHIN_WORDS or step == _METASPACE for step in others)
     if read or description["model"].get("dropout") or not within_words or not all(map(_is_local, normalizers)):
-        return _whole
+        return _WHOLE
     if not normalizers and not others and first.items() >= _GPT2.items():
-        return _with_space_before
+        return Cut(_is_spaced, _SPACED.findall, _spaces_as_bytes(tokenizer, description["post_processor"]))
     # It maps groups of characters, which may begin with a space unless all are ASCII.
     only_ascii = any(each["type"] == "Precompiled" for each in normalizers)
     if first["type"] in _AT_SPACES:
-        return partial(_words, only_ascii=only_ascii, end_matters=False)
-    if first == _METASPACE and normalizers[-1:] == [_ONE_SPACE]:
-        return partial(_words, only_ascii=only_ascii, end_matters=True)
-    return _whole
+        return Cut(partial(_has_words, only_ascii=only_ascii, end_matters=False), str.split, frozenset())
+    if first == _METASPACE and normalizers[-1:] == [_ONE_SPACE] and not any(map(_changes_spaces, normalizers)):
+        space = tokenizer.token_to_id("▁")
+        spaces = None if space is None else frozenset({space})
+        return Cut(partial(_has_words, only_ascii=only_ascii, end_matters=True), str.split, spaces)
+    return _WHOLE
 
 
 def _steps(step: dict[str, Any] | None, key: str) -> Iterator[dict[str, Any]]:
@@ -144,16 +173,29 @@ def _is_local(normalizer: dict[str, Any]) -> bool:
     return text.split() == [text]
 
 
-def _whole(text: str) -> list[str]:
-    return [text]
+def _changes_spaces(normalizer: dict[str, Any]) -> bool:
+    """Whether a normalizer may take a word away, or put spaces around it."""
+    return normalizer["type"] in ("BertNormalizer", "StripAccents") or normalizer.get("content") == ""
 
 
-def _with_space_before(text: str) -> list[str]:
-    return _SPACED.findall(text) if text.replace("\n", "").isprintable() else [text]
+def _spaces_as_bytes(tokenizer: Tokenizer, processor: dict[str, Any] | None) -> frozenset[int] | None:
+    space, line = map(tokenizer.token_to_id, "ĠĊ")
+    if space is None or line is None or tokenizer.encode("\n", add_special_tokens=False).ids != [line]:
+        return None
+    # A space whose offset is trimmed has the next character's.
+    trims = any(step.get("trim_offsets") for step in _steps(processor, "processors"))
+    return frozenset({line} if trims else {line, space})
 
 
-def _words(text: str, only_ascii: bool, end_matters: bool) -> list[str]:
+_WHOLE = Cut(lambda _: False, lambda text: [text], None)
+
+
+def _is_spaced(text: str) -> bool:
+    return text.replace("\n", "").isprintable()
+
+
+def _has_words(text: str, only_ascii: bool, end_matters: bool) -> bool:
     flat = text.replace("\n", " ")
     # SentencePiece takes a mark of its own in the text for a space.
     sure = flat.isprintable() and "▁" not in flat and (flat.isascii() or not only_ascii)
-    return [text] if not sure or (end_matters and flat.endswith(" ")) else flat.split()
+    return sure and not (end_matters and flat.endswith(" "))

@@ -223,7 +223,7 @@ class ExampleData(TaskData, ABC):
 
     def predict_batch(self, texts: list[Text]) -> Batch:
         """Rows to predict for, without targets."""
-        ids = list(zip(*encode_fields(self.coder, [text.row for text in texts], self.fields), strict=True))
+        ids = list(zip(*encode_fields(self._encode_each, [text.row for text in texts], self.fields), strict=True))
         lengths = np.array([[len(one) for one in field] for field in ids], dtype=np.int64).T
         flat = [id_ for row in zip(*ids, strict=True) for field in row for id_ in field]
         starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)
@@ -243,6 +243,9 @@ class ExampleData(TaskData, ABC):
     def make_coder(self) -> Tokenizer:
         """A tokenizer to which the names of special tokens are text."""
         return plain(self.hf_tokenizer)
+
+    def _encode_each(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self.coder.encode_batch_fast(texts, add_special_tokens=False)]
 
     def note_cut(self, cut: int, asked: int) -> None:
         """Counts what is cut of texts to predict for."""
@@ -282,7 +285,9 @@ class ExampleData(TaskData, ABC):
             say(f"--data.max_length {self.max_length}: cuts {of}")
 
 
-def encode_fields(tokenizer: Any, rows: Sequence[Any], fields: Sequence[str]) -> list[list[list[int]]]:
-    """(rows, fields) token ids of the rows' texts, without special tokens."""
-    columns = [tokenizer.encode_batch_fast([row[name] for row in rows], add_special_tokens=False) for name in fields]
-    return [[encoding.ids for encoding in row] for row in zip(*columns, strict=True)]
+def encode_fields(
+    encode: Callable[[list[str]], list[list[int]]], rows: Sequence[Any], fields: Sequence[str]
+) -> list[list[list[int]]]:
+    """(rows, fields) token ids of the rows' texts; `encode` gives those of each text."""
+    columns = [encode([row[name] for row in rows]) for name in fields]
+    return [list(row) for row in zip(*columns, strict=True)]

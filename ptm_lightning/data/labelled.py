@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from ptm_lightning.data.cached_tokenizer import CachedTokenizer
 from ptm_lightning.data.example_data import encode_fields
 from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
 from ptm_lightning.data.formats import Row
@@ -44,9 +45,10 @@ class LabelledTexts:
             UserError: All training rows have the same label.
         """
         self.labels.check_all()
+        each = CachedTokenizer(tokenizer).encode_each
 
         def encode(rows: Sequence[Row]) -> Iterable[Encoded]:
-            fields = encode_fields(tokenizer, rows, self.fields)
+            fields = encode_fields(each, rows, self.fields)
             targets = self.labels.targets(row["label"] for row in rows)
             return (Encoded(ids, {"label": target}) for ids, target in zip(fields, targets, strict=True))
 

@@ -2,7 +2,7 @@
 
 # ruff: noqa: RUF001, RUF002 - full-width punctuation and typographic quotes are meant
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -151,17 +151,18 @@ def _is_short(text: str, start: int, at: int, after: int) -> bool:
     return low in ABBREVIATIONS and (low not in ONLY_BEFORE_DIGITS or following.isdigit())
 
 
-def hashes(text: str) -> npt.NDArray[np.uint64]:
+def hashes(text: str, sentences: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint64]:
     """One number a sentence, equal where sentences differ in nothing but case and white space.
 
     Args:
         text: Any text.
+        sentences: (start, end) of each in characters.
 
     Returns:
-        64-bit hashes (blake2b), shape (n,), in the order of `spans(text)`.
+        64-bit hashes (blake2b), shape (sentences,).
     """
     digests = [
         blake2b(" ".join(text[start:stop].casefold().split()).encode("utf-8", "replace"), digest_size=8).digest()
-        for start, stop in spans(text)
+        for start, stop in sentences
     ]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from ptm_lightning.data.answering import answer_batch
 from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.cached_tokenizer import CachedTokenizer
 from ptm_lightning.data.example_data import encode_fields, example_at, field_lengths, single_pieces
 from ptm_lightning.data.example_store import Encode, Encoded, ExampleStore
 from ptm_lightning.data.formats import Row, as_text
@@ -57,14 +58,14 @@ class Sides:
     def encoder(self, tokenizer: Tokenizer) -> Encode:
         """Token ids of both sides; none of a row that is left out."""
         source, target = self.fields
-        tokenizer = meaning_special(tokenizer, self.prefix)
+        each = CachedTokenizer(meaning_special(tokenizer, self.prefix)).encode_each
 
         def encode(rows: Sequence[Row]) -> Iterable[Encoded]:
             prefixed = [
                 {source: self.prefix + as_text(row[source]), target: self.lead + references_of(row[target])[0]}
                 for row in rows
             ]
-            both = zip(rows, encode_fields(tokenizer, prefixed, self.fields), strict=True)
+            both = zip(rows, encode_fields(each, prefixed, self.fields), strict=True)
             return (self._encoded(row, ids) for row, ids in both)
 
         return encode

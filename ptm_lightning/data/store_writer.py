@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from ptm_lightning.data.hashset import HashSet, contains
-from ptm_lightning.data.sentences import Splitter, hashes, spans
+from ptm_lightning.data.sentences import RULES, Splitter, find_splitter, hashes
 from ptm_lightning.data.text_batches import Coded, TextBatch, coded_batches
 from ptm_lightning.errors import UserError
 
 Progress = Callable[[int], None]
-Take = Callable[[list[str], list[Encoding]], None]
+Take = Callable[[TextBatch, Coded], None]
 Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -30,8 +30,8 @@ def _training_sentences(folder: Path) -> Iterator[Take]:
     """Collects the sentences of a store that others are compared with."""
     with HashSet(folder / "sentences.bin") as known:
 
-        def take(texts: list[str], _: list[Encoding]) -> None:
-            known.add(np.concatenate([hashes(text) for text in texts] or [np.zeros(0, np.uint64)]))
+        def take(batch: TextBatch, _: Coded) -> None:
+            known.add(_hashes(batch))
 
         yield take
         known.finish()
@@ -42,47 +42,32 @@ def _fresh_tokens(folder: Path, compare: Path) -> Iterator[Take]:
     """Writes which tokens lie in sentences that the set `compare` doesn't hold."""
     with open(folder / "fresh.bin", "wb") as file:
 
-        def take(texts: list[str], encodings: list[Encoding]) -> None:
-            if texts:
-                file.write(_fresh(texts, encodings, compare).data)
+        def take(batch: TextBatch, coded: Coded) -> None:
+            fresh = ~contains(compare, _hashes(batch))
+            file.write(np.repeat(fresh, coded.sentences[RULES]).data)
 
         yield take
 
 
-def _fresh(texts: list[str], encodings: list[Encoding], compare: Path) -> npt.NDArray[np.bool_]:
-    """Which tokens of these texts lie in sentences that the set doesn't hold, shape (tokens,)."""
-    fresh = ~contains(compare, np.concatenate([hashes(text) for text in texts]))
-    return np.asarray(fresh[_sentence_numbers(texts, encodings, spans)])
+def _hashes(batch: TextBatch) -> npt.NDArray[np.uint64]:
+    """Of all sentences, by the rules."""
+    found = map(hashes, batch.texts, batch.spans(find_splitter(RULES)))
+    return np.concatenate([np.zeros(0, np.uint64), *found])
 
 
 @contextmanager
 def _sentence_starts(folder: Path, splitter: Splitter) -> Iterator[Take]:
-    """Writes where sentences begin."""
+    """Writes where sentences begin that have a token."""
     before = 0
     with open(folder / "starts.bin", "wb") as file:
 
-        def take(texts: list[str], encodings: list[Encoding]) -> None:
+        def take(_: TextBatch, coded: Coded) -> None:
             nonlocal before
-            if texts:
-                numbers = _sentence_numbers(texts, encodings, splitter.spans)
-                file.write((before + np.flatnonzero(np.diff(numbers, prepend=-1))).data)
-                before += len(numbers)
+            sizes = coded.sentences[splitter.key]
+            file.write((before + (np.cumsum(sizes) - sizes)[sizes > 0]).data)
+            before += len(coded.ids)
 
         yield take
-
-
-def _sentence_numbers(
-    texts: list[str], encodings: list[Encoding], spans: Callable[[str], list[tuple[int, int]]]
-) -> npt.NDArray[np.int64]:
-    """The sentence of each token, counted through all texts, shape (tokens,)."""
-    parts, first = [], 0
-    for text, encoding in zip(texts, encodings, strict=True):
-        starts = np.array([start for start, _ in spans(text)], dtype=np.int64)
-        # By its last character: byte-level tokens begin with the space before the sentence.
-        last = np.array([max(end - 1, start) for start, end in encoding.offsets], dtype=np.int64)
-        parts.append(first + np.maximum(np.searchsorted(starts, last, side="right") - 1, 0))
-        first += len(starts)
-    return np.asarray(np.concatenate(parts))
 
 
 @contextmanager
@@ -108,6 +93,12 @@ def _takers(folder: Path, compare: Path | None, splitter: Splitter | None) -> It
     yield _training_sentences(folder) if compare is None else _fresh_tokens(folder, compare)
     if splitter is not None:
         yield _sentence_starts(folder, splitter)
+
+
+def _counting(compare: Path | None, splitter: Splitter | None) -> list[Splitter]:
+    """What finds the sentences whose tokens must be known."""
+    by_rules = find_splitter(RULES) if compare is not None else None
+    return list({each.key: each for each in (by_rules, splitter) if each is not None}.values())
 
 
 class _Counts:
@@ -168,11 +159,11 @@ def write_store(
         takers = [files.enter_context(each) for each in _takers(folder, compare, splitter)]
         write = files.enter_context(_tokens(folder, counts.dtype))
         documents = files.enter_context(HashSet(folder / "documents.bin"))
-        for batch, coded in coded_batches(texts, tokenizer, offsets=compare is not None or splitter is not None):
+        for batch, coded in coded_batches(texts, tokenizer, _counting(compare, splitter)):
             filled = write(coded)
             documents.add(np.array(batch.hashes, dtype=np.uint64)[filled])
             for take in takers:
-                take(batch.texts, coded.encodings)
+                take(batch, coded)
             counts.add(batch, coded.ids, int(filled.sum()))
             on_progress(batch.bytes)
         if not counts.totals["documents"]:

@@ -1,18 +1,19 @@
 """A corpus in batches of texts, with their tokens: these are made on all cores while the caller works."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from ptm_lightning.data.cached_tokenizer import CachedTokenizer
+from ptm_lightning.data.sentence_tokens import Starts, encode_sentences
+from ptm_lightning.data.sentences import Splitter
 
 _BATCH_BYTES = 1_000_000
 
@@ -34,6 +35,13 @@ class TextBatch:
     """Documents that were left out."""
     repaired: int = 0
     ends_source: bool = False
+    _spans: dict[str, list[list[tuple[int, int]]]] = field(default_factory=dict, init=False)
+
+    def spans(self, splitter: Splitter) -> list[list[tuple[int, int]]]:
+        """(start, end) of the sentences of each text, found once."""
+        if splitter.key not in self._spans:
+            self._spans[splitter.key] = [splitter.spans(text) for text in self.texts]
+        return self._spans[splitter.key]
 
 
 def _batches(texts: Iterable[str | None]) -> Iterator[TextBatch]:
@@ -72,25 +80,26 @@ class Coded:
     """Of all texts in a row."""
     lengths: npt.NDArray[np.int64]
     """Of each text."""
-    encodings: list[Encoding]
-    """Of each text, if offsets were asked for."""
+    sentences: Mapping[str, npt.NDArray[np.int64]]
+    """Tokens of each sentence of all texts, by the key of what found the sentences."""
 
 
 def coded_batches(
-    texts: Iterable[str | None], tokenizer: Tokenizer, offsets: bool
+    texts: Iterable[str | None], tokenizer: Tokenizer, splitters: Sequence[Splitter]
 ) -> Iterator[tuple[TextBatch, Coded]]:
     """A corpus in batches, in order; the next ones are tokenized while the caller works.
 
     Args:
         texts: Documents; None ends a source.
         tokenizer: Without padding and truncation.
-        offsets: Whether to give encodings, which takes longer.
+        splitters: Find the sentences whose tokens are counted.
     """
-    encode = partial(_with_offsets, tokenizer) if offsets else partial(_by_word, CachedTokenizer(tokenizer))
+    encode = partial(_coded, CachedTokenizer(tokenizer))
     waiting: deque[tuple[TextBatch, Future[Coded]]] = deque()
     with ThreadPoolExecutor(1) as pool:
         for batch in _batches(texts):
-            waiting.append((batch, pool.submit(encode, batch.texts)))
+            starts = {each.key: [[start for start, _ in found] for found in batch.spans(each)] for each in splitters}
+            waiting.append((batch, pool.submit(encode, batch.texts, starts)))
             if len(waiting) > 2:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -99,12 +108,11 @@ def coded_batches(
             yield first, future.result()
 
 
-def _by_word(tokenizer: CachedTokenizer, texts: list[str]) -> Coded:
-    return Coded(*tokenizer.encode(texts), [])
-
-
-def _with_offsets(tokenizer: Tokenizer, texts: list[str]) -> Coded:
-    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
-    lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
-    ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.uint32, int(lengths.sum()))
-    return Coded(ids, lengths, encodings)
+def _coded(tokenizer: CachedTokenizer, texts: list[str], starts: Mapping[str, list[Starts]]) -> Coded:
+    if not starts:
+        return Coded(*tokenizer.encode(texts), {})
+    sentences = {}
+    for key, begins in starts.items():
+        ids, sentences[key] = encode_sentences(tokenizer, texts, begins)
+    after = np.concatenate([[0], np.cumsum(sentences[key])])
+    return Coded(ids, np.diff(after[np.cumsum([0, *map(len, begins)])]), sentences)

@@ -7,7 +7,7 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
-from tokenizers.normalizers import Lowercase, Replace
+from tokenizers.normalizers import Lowercase, Replace, StripAccents
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Metaspace, WhitespaceSplit
 
 from ptm_lightning.data import cached_tokenizer
@@ -38,7 +38,7 @@ KNOWN: dict[str, Make] = {
     "gpt2": lambda: trained("gpt2"),
     "unigram": lambda: trained("unigram"),
     "xlnet": lambda: trained("xlnet"),
-    "published": lambda: published(normalizers.StripAccents(), Lowercase()),
+    "published": lambda: published(StripAccents(), Lowercase()),
 }
 
 
@@ -58,7 +58,8 @@ def split(ids: np.ndarray, lengths: np.ndarray) -> list[list[int]]:
 def test_the_ids_are_the_tokenizers_own(known: Tokenizer) -> None:
     cached = CachedTokenizer(known)
     for texts in (TEXTS[:30], TEXTS[20:], ["", "\x01", " \n ", "[MASK] <mask> <pad>"], [""]):
-        assert split(*cached.encode(texts)) == expected(known, texts)
+        assert split(*cached.encode(texts)) == cached.encode_each(texts) == expected(known, texts)
+    assert cached.encode_each([]) == []
     assert len(known.encode(TEXTS[0]).ids) > 3 * len(find_cut(known)("the same")) > 3  # it does cut
 
 
@@ -125,6 +126,12 @@ def bpe(**settings: object) -> Tokenizer:
     return made
 
 
+def spaces_as_tokens(*steps: normalizers.Normalizer) -> Tokenizer:
+    made = trained("unigram")
+    made.normalizer = normalizers.Sequence([*steps, Replace(Regex(r"\s+"), " ")])
+    return made
+
+
 UNSURE: dict[str, Make] = {
     "a token that takes the space before it along": lambda: with_token(trained("wordpiece"), lstrip=True),
     "a token in byte-level text": lambda: with_token(trained("bpe")),
@@ -136,6 +143,9 @@ UNSURE: dict[str, Make] = {
     "a rule with spaces": lambda: published(Replace(Regex("a b"), "c")),
     "a replacement with a space": lambda: published(Replace("a", " ")),
     "a step over words": lambda: published(normalizers.Strip()),
+    "marks stripped before spaces become tokens": lambda: spaces_as_tokens(normalizers.NFKD(), StripAccents()),
+    "words taken away": lambda: spaces_as_tokens(Replace("\u2603", "")),
+    "spaces around ideographs": lambda: spaces_as_tokens(normalizers.BertNormalizer()),
     "digits before words": lambda: bpe(pre_tokenizer=pre_tokenizers.Sequence([Digits(), WhitespaceSplit()])),
 }
 

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,16 @@ import torch
 from lightning.pytorch import Trainer
 from ptm_lightning.tasks import SequenceClassification, SequenceClassificationData
 from row_files import write
+from tokenizers import Tokenizer
 
 from ptm_lightning.data.held_out import held_out
+from ptm_lightning.data.labelled import LabelledTexts
+from ptm_lightning.data.labels import Labels
 from ptm_lightning.data.predict import Text
+from ptm_lightning.data.sides import Sides
 from ptm_lightning.data.text_batches import number
+from ptm_lightning.data.tokenizer import meaning_special, plain
+from ptm_lightning.data.tokenizer_training import train_tokenizer
 from ptm_lightning.errors import UserError
 from ptm_lightning.testing_texts import example
 
@@ -200,3 +207,37 @@ def test_rows_that_dont_fit_are_refused(tmp_path: Path, rows: list[Any], setting
     with pytest.raises(UserError) as error:
         set_up(tmp_path, rows, **settings)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("algorithm", ["wordpiece", "bpe", "unigram"])
+def test_rows_have_the_tokenizers_own_ids(algorithm: Any):
+    pages = list(topics.values())
+    tokenizer = plain(train_tokenizer(pages[:20], algorithm, 800, 64))
+    nasty = [
+        " ",
+        "a  b\n\tc ",
+        "E\u0301tude \u0301 \u00a8",
+        "天下雨了。",
+        "[SEP] </s> <mask>",
+        "▁ a",
+        "\x01",
+        "\u3000a",
+    ]
+    rows = [{"text": text, "target": text[::-1], "label": text[0]} for text in [*pages[:30], *nasty]]
+
+    def ids(tokenizer: Tokenizer, text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    labels = Labels()
+    for row in rows:
+        labels.take(row["label"], "")
+    encoded = LabelledTexts(("text", "target"), labels).encoder(tokenizer)(rows)
+    expected = [[ids(tokenizer, row["text"]), ids(tokenizer, row["target"])] for row in rows]
+    assert [row.fields for row in encoded] == expected
+    for prefix in ("", "shorten: ", "</s>", "[SEP] "):
+        first = meaning_special(tokenizer, prefix)
+        expected = [
+            [ids(first, prefix + row["text"]), ids(first, row["target"])] if row["text"].strip() else [[], []]
+            for row in rows
+        ]
+        assert [row.fields for row in Sides(("text", "target"), prefix, "").encoder(tokenizer)(rows)] == expected

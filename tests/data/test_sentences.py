@@ -104,11 +104,12 @@ def test_spans_rise_and_hold_all_that_is_not_space() -> None:
 
 def test_hashes_ignore_case_and_white_space_only() -> None:
     one, same, other = (
-        hashes(text) for text in ("The  cat\n sat. It ate.", "the CAT sat.\tIt ate.", "The cat sits. It ate.")
+        hashes(text, spans(text))
+        for text in ("The  cat\n sat. It ate.", "the CAT sat.\tIt ate.", "The cat sits. It ate.")
     )
     np.testing.assert_array_equal(one, same)
     assert one[0] != other[0]
     assert one[1] == other[1]
     assert one.dtype == np.uint64
-    assert len(hashes("")) == 0
-    assert len(hashes("half a pair \ud800")) == 1
+    assert len(hashes("", [])) == 0
+    assert len(hashes("half a pair \ud800", [(0, 13)])) == 1
