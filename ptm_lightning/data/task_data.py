@@ -195,7 +195,7 @@ class TaskData(LightningDataModule):
         """Moves all but the rows as they were read: Lightning would walk through every value of theirs."""
         if device.type == "cpu":
             return batch
-        batch = with_sequences(batch) if device.type == "cuda" else batch
+        batch = with_sequences(batch) if device.type == "cuda" and not self._task.compiled else batch
         rows = {"rows": batch["rows"]} if isinstance(batch, dict) and "rows" in batch else {}
         moved = super().transfer_batch_to_device({**batch, "rows": None} if rows else batch, device, dataloader_idx)
         return moved | rows if rows else moved

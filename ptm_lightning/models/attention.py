@@ -75,6 +75,7 @@ def attention(
     length, keys = query.shape[2], key.shape[2]
     longest = LONGEST if torch.is_grad_enabled() else LONGEST_EVALUATED
     suits = keys <= longest if dropout == 0 else dropped_share(dropout) < 1
+    suits = suits and not torch.compiler.is_compiling()
     if not suits or query.device.type != "cpu" or others.get("softcap") is not None or others.get("cache") is not None:
         return sdpa_attention_forward(
             module,

@@ -5,7 +5,6 @@ FlashAttention-2, 2023, https://arxiv.org/abs/2307.08691
 Shapes: R rows, T tokens a row, H heads of width D.
 """
 
-import inspect
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,11 +14,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from ptm_lightning.data.sequences import Sequences
-
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # an older torch
-    varlen_attn = None  # type: ignore[assignment]
 
 MOST_WIDTH = 192
 """The widest heads that the kernel trains on every GPU that has it; it takes multiples of 8."""
@@ -83,6 +77,8 @@ def attention_by_documents(
     Returns:
         (R, T, H, D) in half precision.
     """
+    from torch.nn.attention.varlen import varlen_attn  # a tenth of a second, which is lost elsewhere
+
     dtype = _dtype(query)
     q, k, v = (each.transpose(1, 2).to(dtype).flatten(0, 1) for each in (query, key, value))  # (R * T, H, D)
     ends, longest = mask.sequences
@@ -113,8 +109,7 @@ def _runs_on(device: torch.device) -> bool:
     return (
         device.type == "cuda"
         and torch.version.hip is None
-        and varlen_attn is not None
-        and "enable_gqa" in inspect.signature(varlen_attn).parameters
+        and torch.__version__ >= "2.13"
         and torch.backends.cuda.is_flash_attention_available()
         and torch.cuda.get_device_capability(device) >= (8, 0)
     )

@@ -96,7 +96,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
         windows.append(named["window_size"])
         return loop(*arguments, **named)
 
-    monkeypatch.setattr(documents, "varlen_attn", kernel)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     monkeypatch.setattr(attention_module, "has_kernel", lambda query, value: True)
     return windows
 
@@ -158,6 +158,7 @@ def test_without_gradients(calls: list[tuple[int, int]]):
 def test_on_cuda_a_batch_comes_with_its_sequences(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(LightningDataModule, "transfer_batch_to_device", lambda self, batch, *_: batch)
     data = MaskedLMData(train=["builtin:python"])
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(compiled=False))  # type: ignore[assignment]
     for batch, there in (
         (batch_of(PACKED), True),
         ({**batch_of(PACKED), "rows": [{}, {}, {}]}, True),
@@ -165,6 +166,8 @@ def test_on_cuda_a_batch_comes_with_its_sequences(monkeypatch: pytest.MonkeyPatc
     ):
         assert ("sequences" in data.transfer_batch_to_device(batch, torch.device("cuda"), 0)) == there
     assert "sequences" not in data.transfer_batch_to_device(batch_of(PACKED), torch.device("cpu"), 0)
+    data.trainer.lightning_module.compiled = True  # type: ignore[union-attr]
+    assert "sequences" not in data.transfer_batch_to_device(batch_of(PACKED), torch.device("cuda"), 0)
 
 
 def test_with_dropout_the_mask_is_built_once(calls: list[tuple[int, int]]):
@@ -213,7 +216,7 @@ def test_under_autocast_the_kernel_gets_half_precision(monkeypatch: pytest.Monke
         seen.extend(each.dtype for each in (query, key, value))
         return query
 
-    monkeypatch.setattr(documents, "varlen_attn", kernel)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     monkeypatch.setattr(documents, "_runs_on", lambda device: True)
     network = tiny("qwen3")  # whose queries and keys are normalised in single precision
     with torch.autocast("cpu", dtype=torch.bfloat16):
