@@ -16,7 +16,7 @@ from ptm_lightning.checkpoint import newest_valid, step_files
 from ptm_lightning.commandline import parse
 from ptm_lightning.environment import environment
 from ptm_lightning.errors import UserError
-from ptm_lightning.levers import switch_off
+from ptm_lightning.levers import LEVERS, ON_CUDA, is_on, switch_off
 from ptm_lightning.log import say
 from ptm_lightning.models.cores import limit_threads
 from ptm_lightning.models.kernels import prepare_cpu
@@ -199,11 +199,12 @@ def _prepare_kernels(off: Collection[str], stored: Mapping[str, str], device: to
     """The same kernels in all processes, for the first one chooses, and as long as the run lasts."""
     if stored and off:
         raise UserError("--off: a run goes on with the kernels that it began with; leave it out")
-    if device.type != "cpu":
-        if off:
-            raise UserError(f"--off {' '.join(off)}: it is off on {device.type} anyway; leave it out")
-        return {}
+    known = {"cpu": LEVERS.keys(), "cuda": ON_CUDA}.get(device.type, frozenset())
+    if unused := [name for name in off if name not in known]:
+        raise UserError(f"--off {' '.join(unused)}: it is off on {device.type} anyway; leave it out")
     switch_off(off or [name for name, used in stored.items() if used == "default"])
+    if device.type != "cpu":
+        return {name: "own" if is_on(name) else "default" for name in known}
     kernels = prepare_cpu(os.environ.get(MATMUL, stored.get("matmul", "auto")))  # type: ignore[arg-type]
     os.environ[MATMUL] = kernels["matmul"]
     return kernels

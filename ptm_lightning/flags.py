@@ -97,7 +97,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         choices=LEVERS,
         default=[],
         metavar="LEVER",
-        help=f"on a CPU: do without {'; '.join(f'{name} ({what})' for name, what in LEVERS.items())}",
+        help=f"do without what is faster on a CPU: {'; '.join(f'{name} ({what})' for name, what in LEVERS.items())}",
     )
     add("--dry_run", action="store_true", help="check everything, say what would be done, and stop")
 

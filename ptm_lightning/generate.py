@@ -274,11 +274,12 @@ def _generated(
 
 @contextmanager
 def _evaluating(network: Any) -> Iterator[None]:
-    """Without dropout."""
+    """Without dropout, and without compiled layers: caches that grow would have them compiled again and again."""
     training = network.training
     network.eval()
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         network.train(training)
 

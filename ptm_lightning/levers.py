@@ -1,4 +1,4 @@
-"""What makes training on a CPU faster and computes the same but for rounding; each can be switched off.
+"""What makes training faster and computes the same but for rounding; each can be switched off.
 
 With dropout a run differs by which elements are drawn.
 """
@@ -8,10 +8,12 @@ from collections.abc import Collection
 LEVERS = {
     "matmul": "fp32 matrix products by oneDNN, where it is faster and as exact",
     "allocator": "freed memory is kept for the next step",
-    "attention": "attention with a faster backward pass",
+    "attention": "attention with a faster backward pass, on CUDA within each document of packed or padded rows",
     "dropout": "dropout by 16 random bits an element",
 }
 """What each does, by its name."""
+ON_CUDA = frozenset({"attention"})
+"""Those that are not for a CPU alone."""
 
 _off: frozenset[str] = frozenset()
 

@@ -22,6 +22,7 @@ from ptm_lightning.findings import Finding
 from ptm_lightning.idle_hooks import QuickModule, skip_idle_hooks
 from ptm_lightning.limits import averaged_batches, check_trainer, evaluates, micro_batch, sync_buffers
 from ptm_lightning.link import Link
+from ptm_lightning.models.compiled import compile_layers
 from ptm_lightning.models.dropout import seed_dropout
 from ptm_lightning.models.inputs import network_inputs
 from ptm_lightning.models.kernels import trim_freed_memory
@@ -78,6 +79,8 @@ class Task(QuickModule):
     """AdamW's guard against division by zero."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights; the average is what is evaluated and exported."""
+    compiled: bool = False
+    """Compiles the layers by torch.compile, for CUDA: on a CPU it takes half a minute and brings nothing."""
     seed: int = 0
     """Of the initial weights and of dropout."""
 
@@ -169,6 +172,8 @@ class Task(QuickModule):
         if stage == "fit" and self._has_data():
             check_trainer(self.trainer)
             self.total_steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
+            for network in (self.network, *self.auxiliary_networks().values()) if self.compiled else ():
+                compile_layers(network, ragged=getattr(data, "layout", "rows") == "rows")
 
     def configure_model(self) -> None:
         """Builds the network, once; without data and without a checkpoint's link there is nothing to build from yet."""

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -32,7 +33,8 @@ def every_argument_counts(case: Case) -> None:
     """Each argument of the task and of its data module, set to another value, changes something that can be seen.
 
     Or a UserError refuses the value. What can be seen: the network's config, initial weights, batches, losses, learning
-    rates, the optimizer's groups, metrics, the place of the cache, worker processes, and predictions.
+    rates, the optimizer's groups, which modules are to be compiled, metrics, the place of the cache, worker processes,
+    and predictions.
     """
     refused_arguments(case)
 
@@ -56,9 +58,10 @@ def refused_arguments(case: Case) -> set[str]:
     assert usual["({}, {})"] == list(_seen(case, {}, {})), "two runs with the same arguments differ"
     tries.sort(key=lambda item: item[1] in SHARED)  # a task's own arguments first: their faults are the likely ones
     taken = set()
-    for section, name, other in tries:
-        if _takes(case, section, name, other, usual):
-            taken.add((section, name))
+    with torch.compiler.set_stance("force_eager"):  # that layers are to be compiled is seen without waiting for it
+        for section, name, other in tries:
+            if _takes(case, section, name, other, usual):
+                taken.add((section, name))
     return {name for section, name, _ in tries if (section, name) not in taken}
 
 
@@ -140,6 +143,7 @@ def _known_alternatives(case: Case) -> dict[str, Any]:
         "weight_decay": 0.5,
         "betas": (0.5, 0.6),
         "ema": 0.5,
+        "compiled": Alternative(True, given={"overrides": {**(task.overrides or {}), "num_hidden_layers": 2}}),
         "lora_rank": Alternative(2, given=pretrained),
         "lora_alpha": Alternative(1.0, given=adapted),
         "lora_dropout": Alternative(0.5, given=adapted),
@@ -200,9 +204,10 @@ def _seen(case: Case, task_changes: Mapping[str, Any], data_changes: Mapping[str
     recorder = case.fit(task, data)
     assert task.network is not None
     training = {name: value for name, value in vars(recorder).items() if not name.startswith("_")}
+    compiled = [name for name, each in task.named_modules() if each._compiled_call_impl is not None]
     # Not the stores' own names: they change with all that readers are told, whether it does anything or not.
     caches = [str(member.corpus.train.folder.parents[1]) for member in data.members().values()]
-    yield digest([training, task.network.config.to_dict(), task.total_steps, caches])
+    yield digest([training, task.network.config.to_dict(), task.total_steps, compiled, caches])
     with quiet():
         tested = Recorder()
         has_test = all(member.corpus.test is not None for member in data.members().values())

@@ -9,6 +9,8 @@ import torch
 from cli_run import fit, metrics
 
 from ptm_lightning.__main__ import main
+from ptm_lightning.errors import UserError
+from ptm_lightning.fitting import _prepare_kernels
 from ptm_lightning.levers import is_on, switch_off
 from ptm_lightning.run import read_config
 
@@ -67,6 +69,21 @@ def test_levers_stay_off_as_long_as_the_run_lasts(here: Path, corpus: Path, capf
         assert "argument --off: invalid choice: 'attentoin'" in capfd.readouterr().err
         assert fit(corpus, "--trainer.max_steps=4", "--run_dir=other") == 0
         assert is_on("dropout")
+    finally:
+        switch_off([])
+
+
+def test_on_cuda_only_attention_can_be_left():
+    cuda = torch.device("cuda")
+    try:
+        assert _prepare_kernels([], {}, cuda) == {"attention": "own"}
+        assert _prepare_kernels(["attention"], {}, cuda) == {"attention": "default"}
+        assert _prepare_kernels([], {"attention": "own"}, cuda) == {"attention": "own"}
+        assert _prepare_kernels([], {"attention": "default"}, cuda) == {"attention": "default"}
+        with pytest.raises(UserError, match="--off dropout: it is off on cuda anyway; leave it out"):
+            _prepare_kernels(["attention", "dropout"], {}, cuda)
+        with pytest.raises(UserError, match="--off attention: it is off on mps anyway; leave it out"):
+            _prepare_kernels(["attention"], {}, torch.device("mps"))
     finally:
         switch_off([])
 

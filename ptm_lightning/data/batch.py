@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ptm_lightning.data.layout import Frame, Pieces
 from ptm_lightning.data.noise import Ints
+from ptm_lightning.data.sequences import Sequences
 
 CHANCE_BITS = 30
 
@@ -34,6 +35,8 @@ class Batch(TypedDict, total=False):
     """Whether any place is padding."""
     packed: bool
     """Whether any row holds several isolated documents."""
+    sequences: Sequences
+    """On CUDA only: of packed or padded rows."""
     token_type_ids: Tensor
     """(R, T) 0 in the first of two segments, 1 in the second, 2 for a cls token with a segment of its own."""
     order: Tensor
@@ -113,12 +116,16 @@ def later_places(batch: Batch, number: int) -> Tensor:
 
 
 def in_parts(batch: Batch, size: int) -> Iterator[Batch]:
-    """A batch by so many rows at a time, for a text may have thousands of them; what isn't by row stays whole."""
+    """A batch by so many rows at a time, for a text may have thousands of them; what isn't by row stays whole.
+
+    Sequences, which are of all the rows, are left out.
+    """
     rows = len(batch["input_ids"])
     for begin in range(0, rows, size):
         part: Any = {
             name: value[begin : begin + size] if isinstance(value, Tensor | list) and len(value) == rows else value
             for name, value in batch.items()
+            if name != "sequences"
         }
         yield part
 

@@ -20,6 +20,7 @@ from ptm_lightning.data.loader import Batches, Place, Share, StepBatches, StepLo
 from ptm_lightning.data.numbers import check_numbers
 from ptm_lightning.data.plan import Plan, StepPlan
 from ptm_lightning.data.predict import PREDICT_ROWS, Done, PredictLoader, Text, predict_texts
+from ptm_lightning.data.sequences import with_sequences
 from ptm_lightning.data.show import show_row
 from ptm_lightning.data.store import TokenStore
 from ptm_lightning.data.tokenizer import frame
@@ -197,6 +198,7 @@ class TaskData(LightningDataModule):
         """Moves all but the rows as they were read: Lightning would walk through every value of theirs."""
         if device.type == "cpu":
             return batch
+        batch = with_sequences(batch) if device.type == "cuda" and not self._task.compiled else batch
         rows = {"rows": batch["rows"]} if isinstance(batch, dict) and "rows" in batch else {}
         moved = super().transfer_batch_to_device({**batch, "rows": None} if rows else batch, device, dataloader_idx)
         return moved | rows if rows else moved

@@ -1,7 +1,7 @@
-"""Attention on a CPU, for all architectures that let it be chosen.
+"""Attention on a CPU, and on CUDA within documents, for all architectures that let it be chosen.
 
-torch's has no fused kernel with dropout there, none whose backward pass is fast without, and its forward pass is slow
-where rows are short.
+On a CPU torch's has no fused kernel with dropout, none whose backward pass is fast without, and its forward pass is
+slow where rows are short.
 """
 
 import inspect
@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ptm_lightning.models.documents import DocumentMask, attention_by_documents, has_kernel
 from ptm_lightning.models.dropout import draw_kept, dropped_share, keep_some
 
 ATTENTION = "ptm_sdpa"
@@ -46,7 +47,8 @@ def attention(
 ) -> tuple[Tensor, None]:
     """What transformers' "sdpa" gives, on a CPU by a function of ours; the gradients are the same.
 
-    It computes in float32 at least, which is faster there than bfloat16.
+    It computes in float32 at least, which is faster there than bfloat16. On CUDA a `DocumentMask` isn't built in half
+    precision without dropout: `attention_by_documents` takes its place.
 
     Args:
         module: The layer's attention.
@@ -64,10 +66,16 @@ def attention(
     Returns:
         (B, T, H, E), and None in the place of the weights.
     """
+    if isinstance(attention_mask, DocumentMask):
+        plain = dropout == 0 and position_bias is None and others.get("softcap") is None
+        if plain and has_kernel(query, value):
+            return attention_by_documents(query, key, value, attention_mask, scaling), None
+        attention_mask = attention_mask.built()
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     length, keys = query.shape[2], key.shape[2]
     longest = LONGEST if torch.is_grad_enabled() else LONGEST_EVALUATED
     suits = keys <= longest if dropout == 0 else dropped_share(dropout) < 1
+    suits = suits and not torch.compiler.is_compiling()
     if not suits or query.device.type != "cpu" or others.get("softcap") is not None or others.get("cache") is not None:
         return sdpa_attention_forward(
             module,

@@ -35,12 +35,14 @@ class Dropout(nn.Dropout):
     """`nn.Dropout`, several times faster on a CPU.
 
     torch draws a number for each element there, on one core. Here 16 random bits decide: the share that is dropped is
-    the nearest multiple of 1/65,536, and what is left is scaled by exactly that share.
+    the nearest multiple of 1/65,536, and what is left is scaled by exactly that share. What is compiled drops as torch
+    does.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """The input, some of it set to zero in training."""
-        if not self.training or input.device.type != "cpu" or not 0 < dropped_share(self.p) < 1:
+        ours = self.training and input.device.type == "cpu" and 0 < dropped_share(self.p) < 1
+        if not ours or torch.compiler.is_compiling():
             return super().forward(input)
         output: Tensor = _Dropout.apply(input, self.p)  # type: ignore[no-untyped-call]
         return output

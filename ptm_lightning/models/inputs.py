@@ -5,9 +5,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ptm_lightning.data.batch import Batch
+from ptm_lightning.models.attention import ATTENTION
 from ptm_lightning.models.build import takes
 from ptm_lightning.models.config import position_offset
-from ptm_lightning.models.masks import attention_mask
+from ptm_lightning.models.masks import attention_mask, document_mask, isolates
 
 
 def network_inputs(network: PreTrainedModel, batch: Batch) -> dict[str, Any]:
@@ -22,9 +23,7 @@ def network_inputs(network: PreTrainedModel, batch: Batch) -> dict[str, Any]:
     """
     inputs: dict[str, Any] = {
         "input_ids": batch["input_ids"],
-        "attention_mask": attention_mask(
-            network.config, batch["document_ids"], network.dtype, packed=batch["packed"], padded=batch["padded"]
-        ),
+        "attention_mask": _mask(network, batch),
     }
     if takes(network, "position_ids"):
         inputs["position_ids"] = batch["position_ids"] + position_offset(network.config)
@@ -37,3 +36,18 @@ def network_inputs(network: PreTrainedModel, batch: Batch) -> dict[str, Any]:
     if takes(network, "use_cache"):
         inputs["use_cache"] = False  # with a cache, packed documents see each other
     return inputs
+
+
+def _mask(network: PreTrainedModel, batch: Batch) -> Any:
+    """What keeps padding and other documents out of the attention."""
+    config: Any = network.config
+    ids = batch["document_ids"]
+    if "sequences" in batch and _attends_by_documents(config):
+        return document_mask(config, ids, batch["sequences"])
+    return attention_mask(config, ids, network.dtype, packed=batch["packed"], padded=batch["padded"])
+
+
+def _attends_by_documents(config: Any) -> bool:
+    """Whether a `DocumentMask` comes to our attention, and to nothing else: ModernBERT's mean reads the mask, too."""
+    ours = config._attn_implementation == ATTENTION and isolates(config)
+    return ours and getattr(config, "classifier_pooling", "cls") == "cls"

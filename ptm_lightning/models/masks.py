@@ -3,12 +3,18 @@
 Shapes: R rows, T tokens a row. Document id 0 is padding, 1, 2, ... are the documents of a row.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from ptm_lightning.data.sequences import Sequences
 from ptm_lightning.errors import UserError
+from ptm_lightning.models.documents import DocumentMask
+
+T = TypeVar("T")
 
 # Each is held by a test: the logits of a packed document equal those of the document alone.
 BIDIRECTIONAL = frozenset(
@@ -63,18 +69,51 @@ def attention_mask(
         raise UserError(
             f"--data.layout packed: {config.model_type} can't keep documents in one row apart; use ragged rows"
         )
-    same = document_ids[:, :, None] == document_ids[:, None, :]  # (R, T, T)
+    return _each(config, lambda window: _additive(_allowed(document_ids, window), dtype))
+
+
+def document_mask(config: Any, document_ids: Tensor, sequences: Sequences) -> DocumentMask | dict[str, DocumentMask]:
+    """The mask for packed or padded rows that need not be built where attention runs by documents.
+
+    Args:
+        config: The config of a network that `isolates` and finds its attention by our name.
+        document_ids: 0 for padding, 1, 2, ... for the documents of a row (R, T).
+        sequences: Of these rows.
+
+    Returns:
+        Boolean and of four dimensions; for ModernBERT one for each kind of its layers.
+    """
+    return _each(
+        config,
+        lambda window: DocumentMask(document_ids, sequences, window, partial(_allowed, document_ids, window)),
+    )
+
+
+def _each(config: Any, make: Callable[[tuple[int, int]], T]) -> T | dict[str, T]:
+    """What is made of how many places a query sees to its left and to its right; -1 is all."""
+    if config.model_type in CAUSAL or getattr(config, "is_decoder", False):
+        return make((-1, 0))
+    if config.model_type == "modernbert":  # a 4-D mask replaces the window too
+        return {"full_attention": make((-1, -1)), "sliding_attention": make((config.sliding_window,) * 2)}
+    return make((-1, -1))
+
+
+def _allowed(document_ids: Tensor, window: tuple[int, int]) -> Tensor:
+    """Whether a query sees a key: of its document, and inside the window (R, 1, T, T)."""
+    allowed = document_ids[:, :, None] == document_ids[:, None, :]  # (R, T, T)
+    left, right = window
+    if left < 0 and right < 0:
+        return allowed[:, None]
     positions = torch.arange(document_ids.shape[1], device=document_ids.device)
     distance = positions[:, None] - positions[None, :]  # (T, T), query minus key
-    if config.model_type in CAUSAL or getattr(config, "is_decoder", False):
-        return _additive(same & (distance >= 0), dtype)
-    if config.model_type == "modernbert":
-        window = distance.abs() <= config.sliding_window  # a 4-D mask replaces the window too
-        return {"full_attention": _additive(same, dtype), "sliding_attention": _additive(same & window, dtype)}
-    return _additive(same, dtype)
+    if left >= 0:
+        allowed &= distance <= left
+    if right >= 0:
+        allowed &= distance >= -right
+    return allowed[:, None]
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where allowed (R, T, T), the type's minimum elsewhere (R, 1, T, T)."""
+    """0 where allowed, the type's minimum elsewhere."""
     mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)
