@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from ptm_lightning.errors import UserError
 
@@ -83,11 +84,13 @@ def adafactor(
 
 
 class Recipe(Protocol):
-    """What a task says of its optimizer."""
+    """What a task says of its optimizer and its run."""
 
     optimizer: OptimizerName
     learning_rate: float | None
+    schedule: Schedule
     warmup: float
+    total_steps: int
     ema: float | None
     weight_decay: float
     betas: tuple[float, float]
@@ -123,6 +126,11 @@ def check_recipe(recipe: Recipe) -> None:
 
 def _equal(left: Any, right: Any) -> bool:
     return bool(tuple(left) == tuple(right)) if isinstance(left, list | tuple) else bool(left == right)
+
+
+def build_schedule(optimizer: Optimizer, recipe: Recipe) -> LambdaLR:
+    """The learning rates of a task's run, whose length may change on the way."""
+    return LambdaLR(optimizer, lambda step: schedule_factor(recipe.schedule, step, recipe.total_steps, recipe.warmup))
 
 
 def schedule_factor(schedule: Schedule, step: int, total_steps: int, warmup: float) -> float:

@@ -8,7 +8,6 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from ptm_lightning.arguments import declare_arguments
@@ -22,7 +21,7 @@ from ptm_lightning.findings import Finding
 from ptm_lightning.idle_hooks import QuickModule, skip_idle_hooks
 from ptm_lightning.limits import averaged_batches, check_trainer, evaluates, micro_batch, sync_buffers
 from ptm_lightning.link import Link
-from ptm_lightning.models.compiled import compile_layers
+from ptm_lightning.models.compiled import compile_all
 from ptm_lightning.models.dropout import seed_dropout
 from ptm_lightning.models.inputs import network_inputs
 from ptm_lightning.models.kernels import trim_freed_memory
@@ -30,7 +29,7 @@ from ptm_lightning.models.masks import isolates
 from ptm_lightning.models.rows import only_rows
 from ptm_lightning.models.sizes import SizeName
 from ptm_lightning.models.start import meet_data, start_network, start_tokenizer
-from ptm_lightning.optim import RATES, OptimizerName, Schedule, build_optimizer, check_recipe, schedule_factor
+from ptm_lightning.optim import RATES, OptimizerName, Schedule, build_optimizer, build_schedule, check_recipe
 from ptm_lightning.records import logs_at, record_evaluation, record_steps, truncate_records
 from ptm_lightning.task_state import state_of, take_state
 from ptm_lightning.terms import RunningSums, Terms, step_loss
@@ -172,8 +171,7 @@ class Task(QuickModule):
         if stage == "fit" and self._has_data():
             check_trainer(self.trainer)
             self.total_steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
-            for network in (self.network, *self.auxiliary_networks().values()) if self.compiled else ():
-                compile_layers(network, ragged=getattr(data, "layout", "rows") == "rows")
+            compile_all([self.network, *self.auxiliary_networks().values()] if self.compiled else [], data)
 
     def configure_model(self) -> None:
         """Builds the network, once; without data and without a checkpoint's link there is nothing to build from yet."""
@@ -217,8 +215,7 @@ class Task(QuickModule):
     def configure_optimizers(self) -> Any:
         """The optimizer, and a schedule that moves by optimizer steps."""
         optimizer = self.build_optimizer()
-        rates = LambdaLR(optimizer, lambda step: schedule_factor(self.schedule, step, self.total_steps, self.warmup))
-        return [optimizer], [{"scheduler": rates, "interval": "step"}]
+        return [optimizer], [{"scheduler": build_schedule(optimizer, self), "interval": "step"}]
 
     def build_optimizer(self) -> Optimizer:
         """The optimizer of all parameters."""

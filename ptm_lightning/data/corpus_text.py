@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from ptm_lightning.data.cache import cache_folder
 from ptm_lightning.data.formats import as_text
+from ptm_lightning.data.held_out import held_out_share
 from ptm_lightning.data.sources import Source, content_key, fingerprint, read
 from ptm_lightning.data.tokenizer_training import Algorithm
 from ptm_lightning.files import shared_write
@@ -39,6 +41,25 @@ class CorpusSettings:
     """What finds the sentences whose beginnings the stores must say, if they must; see `find_splitter`."""
     fields: tuple[str, ...] = ("text",)
     """The columns of text."""
+
+    @classmethod
+    def of(cls, data: Any, new_words: int | str | None) -> "CorpusSettings":
+        """Those of a data module."""
+        return cls(
+            train=tuple(data.train),
+            validation=tuple(data.validation or ()),
+            test=tuple(data.test or ()),
+            tokenizer=data.tokenizer,
+            algorithm=data.tokenizer_algorithm,
+            vocab_size=data.vocab_size,
+            max_length=data.max_length,
+            special_tokens=data.special_tokens(),
+            split_text="line",
+            columns=tuple(sorted((data.columns or {}).items())),
+            validation_share=held_out_share(data, "validation"),
+            cache=cache_folder(data.cache_dir),
+            new_words=new_words,
+        )
 
 
 def texts_of(sources: Sequence[Source], flag: str, settings: CorpusSettings) -> Iterator[str | None]:

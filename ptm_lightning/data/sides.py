@@ -72,7 +72,7 @@ class Sides:
 
     def _encoded(self, row: Row, ids: Sequence[Sequence[int]]) -> Encoded:
         if not self._complete(row):
-            return Encoded(((), ()), {}, {INCOMPLETE: 1})
+            return Encoded([[], []], {}, {INCOMPLETE: 1})
         return Encoded(ids, {}, {f"{RIGHT_ANSWERS}{len(references_of(row[self.fields[1]]))}": 1})
 
     def facts(self, train: ExampleStore) -> dict[str, Any]:

@@ -11,10 +11,8 @@ from transformers import PreTrainedTokenizerFast
 from ptm_lightning.arguments import declare_arguments
 from ptm_lightning.data.batch import Batch
 from ptm_lightning.data.built_in_examples import say_built_in
-from ptm_lightning.data.cache import cache_folder
 from ptm_lightning.data.corpus import Corpus
 from ptm_lightning.data.corpus_text import CorpusSettings
-from ptm_lightning.data.held_out import held_out_share
 from ptm_lightning.data.layout import Frame, LayOut, Pieces
 from ptm_lightning.data.loader import Batches, Place, Share, StepBatches, StepLoader, data_loader, sum_over_processes
 from ptm_lightning.data.numbers import check_numbers
@@ -271,21 +269,7 @@ class TaskData(LightningDataModule):
         """All that the tokens depend on."""
         # The tokenizer of a task that comes from a checkpoint of the run has the new words already.
         extended = getattr(getattr(self._task, "link", None), "new_tokens", None)
-        return CorpusSettings(
-            train=tuple(self.train),
-            validation=tuple(self.validation or ()),
-            test=tuple(self.test or ()),
-            tokenizer=self.tokenizer,
-            algorithm=self.tokenizer_algorithm,
-            vocab_size=self.vocab_size,
-            max_length=self.max_length,
-            special_tokens=self.special_tokens(),
-            split_text="line",
-            columns=tuple(sorted((self.columns or {}).items())),
-            validation_share=held_out_share(self, "validation"),
-            cache=cache_folder(self.cache_dir),
-            new_words=None if extended else self.new_words,
-        )
+        return CorpusSettings.of(self, None if extended else self.new_words)
 
     def _given_tokenizer(self) -> PreTrainedTokenizerFast | None:
         """The model's tokenizer, if the model isn't built from scratch and no other is asked for."""

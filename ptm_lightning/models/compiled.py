@@ -1,5 +1,8 @@
 """A network's layers, compiled where they stand: the names of weights, checkpoints and copies stay as they are."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -12,6 +15,12 @@ BACKEND = "inductor"
 VARIANTS = 32
 """How often the code of layers may be compiled anew: an encoder's, a decoder's first and its others, with and without a
 mask, in training and evaluation, for one width and for all. torch would give up after 8."""
+
+
+def compile_all(networks: Iterable[PreTrainedModel], data: Any) -> None:
+    """Compiles the layers of some networks for what a data module lays out: rows of one width, or ragged ones."""
+    for network in networks:
+        compile_layers(network, ragged=getattr(data, "layout", "rows") == "rows")
 
 
 def compile_layers(network: PreTrainedModel, *, ragged: bool) -> None:
