@@ -20,6 +20,8 @@ MODULES = 12
 """Labels of the built-in example for classification."""
 LONGEST = 1500
 """Characters of a docstring in the one for question answering: a first run shall take a minute."""
+LONGEST_SUMMARIZED = 600
+"""The same in the one for summarization."""
 NO_ANSWER: Row = {"text": [], "answer_start": []}
 
 RETURNED = re.compile(r"\b[Rr]eturns?\s+(?=\w)([^.;:,]{3,100}?)(?=[.;:,]|\n\n|\Z)")
@@ -158,12 +160,14 @@ def entities() -> Iterator[Row]:
 def summaries() -> Iterator[Row]:
     """Docstrings whose first paragraph is one line, which sums up the rest: to try summarization.
 
+    Long ones are left out: they are few, and to learn from them takes as much time as from all others.
+
     Returns:
         An iterator of {"document", "summary", "name"}, in an order that depends on the Python version alone.
     """
     for row in python():
         summary, _, document = row["text"].partition("\n\n")
-        if row["module"] != "pydoc_data" and "\n" not in summary and len(document) >= SHORTEST:
+        if row["module"] != "pydoc_data" and "\n" not in summary and SHORTEST <= len(document) <= LONGEST_SUMMARIZED:
             yield {"document": document.strip(), "summary": summary, "name": row["name"]}
 
 
