@@ -3,7 +3,7 @@
 A BERT of the job's size, with weights drawn once, learns to classify, by us and by transformers.Trainer: with the
 padding of its examples (all rows to the longest that is allowed), and with its best flags (rows of similar length
 together, padded in each batch, the fused optimizer). Then the same classifier labels texts, by us and by transformers'
-pipeline, and a small summarizer that was trained for a while answers in batches, sorted by length or as they come.
+pipeline, and a small summarizer that was trained for a while answers as it does in evaluation, or in batches as they come.
 """
 
 import json
@@ -27,6 +27,8 @@ from ptm_lightning.tasks import (
     SummarizationData,
 )
 
+from ptm_lightning.data.batch import Batch
+from ptm_lightning.data.seq2seq import prompts
 from ptm_lightning.data.task_data import TaskData
 from ptm_lightning.models.kernels import prepare_cpu
 from ptm_lightning.task import Task
@@ -153,11 +155,20 @@ def pipeline(job: Job) -> dict[str, float]:
     return _measured(job, "pipeline", labels)
 
 
+class Evaluated(Summarization):  # type: ignore[misc]  # mypy knows the tasks by another name
+    """Answers as an evaluation asks for them: those to all documents at once, without scores."""
+
+    def predictions(self, batch: Batch) -> list[dict[str, Any]]:
+        """The answers."""
+        return [{"prediction": said} for said in self.answers(prompts(batch))]
+
+
 def answer(job: Job) -> dict[str, float]:
-    """Our answers to some documents, as validation and prediction give them."""
+    """Our answers to some documents."""
     prepare_cpu()
-    data = SummarizationData(text=_documents(job), max_length=256)
-    task = Summarization(backbone=str(_summarizer(job)), max_new_tokens=ANSWER_TOKENS)
+    documents = _documents(job)
+    data = SummarizationData(text=documents, max_length=256, batch_size=len(documents))
+    task = Evaluated(backbone=str(_summarizer(job)), max_new_tokens=ANSWER_TOKENS)
     return _measured(job, "answer", partial(_predicted, task, data))
 
 
