@@ -20,7 +20,7 @@ MODULES = 12
 """Labels of the built-in example for classification."""
 LONGEST = 1500
 """Characters of a docstring in the one for question answering: a first run shall take a minute."""
-LONGEST_SUMMARIZED = 600
+LONGEST_SUMMARIZED = 500
 """The same in the one for summarization."""
 NO_ANSWER: Row = {"text": [], "answer_start": []}
 
