@@ -3,7 +3,8 @@
 A BERT of the job's size, with weights drawn once, learns to classify, by us and by transformers.Trainer: with the
 padding of its examples (all rows to the longest that is allowed), and with its best flags (rows of similar length
 together, padded in each batch, the fused optimizer). Then the same classifier labels texts, by us and by transformers'
-pipeline, and a small summarizer that was trained for a while answers as it does in evaluation, or in batches as they come.
+pipeline, and a small summarizer that was trained for a while answers as it does in evaluation, or in batches as they
+come.
 """
 
 import json
