@@ -5,6 +5,7 @@ slow where rows are short.
 """
 
 import inspect
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -72,11 +73,7 @@ def attention(
             return attention_by_documents(query, key, value, attention_mask, scaling), None
         attention_mask = attention_mask.built()
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    length, keys = query.shape[2], key.shape[2]
-    longest = LONGEST if torch.is_grad_enabled() else LONGEST_EVALUATED
-    suits = keys <= longest if dropout == 0 else dropped_share(dropout) < 1
-    suits = suits and not torch.compiler.is_compiling()
-    if not suits or query.device.type != "cpu" or others.get("softcap") is not None or others.get("cache") is not None:
+    if not _suits(query, key, dropout, others):
         return sdpa_attention_forward(
             module,
             query,
@@ -92,6 +89,7 @@ def attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (shared.repeat_interleave(groups, dim=1) for shared in (key, value))
+    length, keys = query.shape[2], key.shape[2]
     if attention_mask is None and causal and length > 1:
         attention_mask = torch.ones(length, keys, dtype=torch.bool).tril()
     bias = _bias(attention_mask, position_bias)
@@ -100,6 +98,14 @@ def attention(
         inputs = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in (query, key, value))
         output: Tensor = _Attention.apply(*inputs, bias, scale, dropout)  # type: ignore[no-untyped-call]
     return output.to(query.dtype), None
+
+
+def _suits(query: Tensor, key: Tensor, dropout: float, others: Mapping[str, Any]) -> bool:
+    """Whether our function is to compute the attention, and not torch's."""
+    longest = LONGEST if torch.is_grad_enabled() else LONGEST_EVALUATED
+    fits = key.shape[2] <= longest if dropout == 0 else dropped_share(dropout) < 1
+    plain = others.get("softcap") is None and others.get("cache") is None
+    return fits and plain and query.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _bias(mask: Tensor | None, position_bias: Tensor | None) -> Tensor | None:

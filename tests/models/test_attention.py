@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_networks import with_larger_weights
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -28,12 +29,7 @@ ROWS, HEADS, LENGTH, KEYS, WIDTH = 3, 4, 5, 7, 8
 def tiny(auto_class: str, architecture: str) -> Any:
     overrides: dict[str, Any] = {"num_key_value_heads": 1} if architecture in ("llama", "qwen3") else {}
     config = build_config(architecture, "tiny", overrides, vocab_size=50, max_length=12, special_ids=IDS)
-    network = build_network(auto_class, config, seed=3).eval()
-    with torch.no_grad():
-        for weight in network.parameters():  # at their initial scale, attention hardly tells tokens apart
-            if weight.dim() == 2:
-                weight.mul_(3)
-    return network
+    return with_larger_weights(build_network(auto_class, config, seed=3).eval())
 
 
 @pytest.mark.parametrize("padded", [False, True])

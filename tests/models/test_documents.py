@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule
 from ptm_lightning.tasks import MaskedLMData
+from tiny_networks import with_larger_weights
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
@@ -37,12 +38,7 @@ def tiny(architecture: str, **overrides: Any) -> PreTrainedModel:
         overrides |= {"num_key_value_heads": 1}
     config = build_config(architecture, "tiny", overrides, vocab_size=50, max_length=16, special_ids=IDS)
     name = "AutoModelForCausalLM" if architecture in CAUSAL else "AutoModelForMaskedLM"
-    network = build_network(name, config, seed=5).eval()
-    with torch.no_grad():
-        for weight in network.parameters():  # at their initial scale, attention hardly tells tokens apart
-            if weight.dim() == 2:
-                weight.mul_(3)
-    return network
+    return with_larger_weights(build_network(name, config, seed=5).eval())
 
 
 def batch_of(document_ids: Tensor) -> Batch:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from ptm_lightning.models.build import build_config, build_network
@@ -18,3 +19,12 @@ def config(architecture: str = "bert", overrides: dict[str, Any] | None = None, 
 
 def network(architecture: str = "bert", seed: int = 0, auto_class: str = MLM) -> PreTrainedModel:
     return build_network(auto_class, config(architecture), seed)
+
+
+def with_larger_weights(network: PreTrainedModel) -> PreTrainedModel:
+    """The same network, changed in place: at their initial scale, attention hardly tells tokens apart."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.dim() == 2:
+                weight.mul_(3)
+    return network
