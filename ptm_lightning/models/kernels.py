@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import platform
 import sys
 import time
@@ -25,6 +26,8 @@ MAX_ERROR_RATIO = 2.0
 PROBE_SECONDS = 0.12
 TRIMMED_EVERY = 20
 UNTRIMMED_SECONDS = 0.5
+KEPT_PRIMITIVES = 64
+"""Kernels that oneDNN keeps, each compiled for the shape of its arguments; a step needs about 30."""
 
 # glibc's mallopt, <malloc.h>
 _M_TRIM_THRESHOLD = -1
@@ -57,11 +60,16 @@ def prepare_cpu(matmul: Matmul = "auto") -> dict[str, str]:
 def keep_freed_memory() -> bool:
     """Tells glibc to keep freed memory: large logits, given back and mapped again each step, cost page faults.
 
+    oneDNN is told to keep fewer kernels than its 1024, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY says how many: rows of
+    many lengths need others at each step, and those of past steps lie where freed memory would be used again. It looks
+    before its first kernel.
+
     Returns:
         Whether that was done: only glibc on Linux has the setting.
     """
     if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
         return False
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_PRIMITIVES))
     global _glibc
     _glibc = ctypes.CDLL("libc.so.6")
     return bool(_glibc.mallopt(_M_MMAP_MAX, 0)) and bool(_glibc.mallopt(_M_TRIM_THRESHOLD, -1))

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -48,6 +49,28 @@ def test_gaps_are_given_back() -> None:
     found = subprocess.run([sys.executable, "-c", GAPS], capture_output=True, text=True, check=True)
     kept, given_back = found.stdout.split()
     assert float(given_back) > 80 or kept == "False"
+
+
+SHAPES = """
+import torch
+from ptm_lightning.models.kernels import KEPT_PRIMITIVES, prepare_cpu
+prepare_cpu("medium")
+for rows in (*range(2, KEPT_PRIMITIVES + 9), 2):
+    torch.ones(rows, 64) @ torch.ones(64, 64)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's setting")
+@pytest.mark.parametrize(("setting", "kept"), [({}, False), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "999"}, True)])
+def test_onednn_keeps_kernels_of_few_shapes(setting: dict[str, str], kept: bool) -> None:
+    """The first shape, met again after as many others as are kept, is compiled again; not if the user says more."""
+    environment = {name: value for name, value in os.environ.items() if "PRIMITIVE_CACHE" not in name}
+    environment |= {"ONEDNN_VERBOSE": "profile_create"} | setting
+    found = subprocess.run([sys.executable, "-c", SHAPES], capture_output=True, text=True, check=True, env=environment)
+    created = [line for line in found.stdout.splitlines() if ",matmul," in line and "create:" in line]
+    if not created:
+        pytest.skip("this processor's fp32 matrix products don't run in oneDNN")
+    assert ("create:cache_hit" in created[-1]) is kept
 
 
 def test_memory_is_given_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
