@@ -249,11 +249,11 @@ class Task(QuickModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step of the optimizer; then, every `log_every_n_steps`, the metrics of the steps since."""
-        rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         super().optimizer_step(*args, **kwargs)
         self.tokens_seen += self._step_tokens
         trim_freed_memory(step := self.global_step + 1)
         if logs_at(self.trainer, step):
+            rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
             record_steps(self, step, rate, self._gradient_norm)
 
     def on_validation_epoch_start(self) -> None:
