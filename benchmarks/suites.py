@@ -103,7 +103,7 @@ def costs(job: Job, pairs: int) -> dict[str, Any]:
     once, tenfold = (measuring.work("limits.py", replace(job, what=f"memory {times}")) for times in ("1x", "10x"))
     results = {
         "trainer's loop over a bare one, tiny": [found["overhead"] for found in loops_large],
-        "the same in ms a step, next to no network, goal 0.4": [1e3 * e["overhead_seconds"] for e in loops_idle],
+        "the same in ms a step, without a network, goal 0.4": [1e3 * e["overhead_seconds"] for e in loops_idle],
         "batches prepared over batches trained on, tiny": [found["loader"] for found in loops_large],
         "building a token store over encode_batch_fast": stores,
     }
